@@ -1,0 +1,46 @@
+# `make` lists the targets. Each can be run twice; a failure names the next command.
+# Needs Go and a POSIX shell, nothing else.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-real lint generate verify bench
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# The race detector needs cgo and a C compiler; without them the tests run without it.
+RACE = $(shell set -- $$(go env CC); test "$$(go env CGO_ENABLED)" = 1 && command -v "$$1" >/dev/null 2>&1 && echo -race)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: ## the whole shop in one process; Ctrl-C stops it
+	@go build -buildvcs=false -o bin/keyline ./services/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
+	@./bin/keyline
+
+test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite
+	@echo "go test $(RACE) ./..."
+	@go test $(RACE) -timeout 10m ./... || { \
+		echo "make test: look at the first FAIL above; one alone: go test $(RACE) -run 'TestName' -v ./its/folder/" >&2; exit 1; }
+
+test-real: ## all tests, on the Kafka of KAFKA_BROKERS and the PostgreSQL of DATABASE_URL
+	@test -n "$$KAFKA_BROKERS" && test -n "$$DATABASE_URL" || { \
+		echo "make test-real: set KAFKA_BROKERS and DATABASE_URL, or let a script start both: .ci/real make test-real" >&2; exit 1; }
+	@echo "go test $(RACE) -count=1 ./..."
+	@go test $(RACE) -count=1 -timeout 10m ./... || { \
+		echo "make test-real: look at the first FAIL above; one alone: go test -count=1 -run 'TestName' -v ./its/folder/" >&2; exit 1; }
+
+lint: ## gofmt, go vet, staticcheck
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "$$files"; echo "make lint: next: gofmt -w ." >&2; exit 1; }
+	@go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
+	@go run $(STATICCHECK) ./... || { \
+		echo "make lint: mend what staticcheck names above; what a code means: go run $(STATICCHECK) -explain CODE" >&2; exit 1; }
+	@echo "lint: clean"
+
+generate: ## write what follows from the .avsc files
+	@go generate ./schemas/... || { echo "make generate: mend the .avsc file named above, then make generate" >&2; exit 1; }
+
+verify: ## generated files are current, schemas compatible with all earlier versions
+	@go run ./schemas/internal/generate -dir schemas -check || { echo "make verify: next: make generate" >&2; exit 1; }
+	@go test ./schemas/... || { echo "make verify: mend the schema named above; what may change: schemas/doc.go" >&2; exit 1; }
+
+bench: ## benchmarks of pkg; COUNT=10 for ten rounds
+	@go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./pkg/... || { echo "make bench: next: make test" >&2; exit 1; }

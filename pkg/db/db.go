@@ -1,0 +1,130 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// Config says which database to open.
+type Config struct {
+	// URL is postgres://… or sqlite:<file>. A postgres URL may name a schema with
+	// search_path=….
+	URL string `env:"DATABASE_URL,required,notEmpty"`
+}
+
+// DB is a database of one service. It is safe for concurrent use.
+type DB struct {
+	write   *sql.DB
+	read    *sql.DB // the same as write on PostgreSQL
+	dialect dialect
+	schema  string // PostgreSQL's search_path, empty for the default
+}
+
+const (
+	postgresConns = 20
+	sqliteReaders = 4
+)
+
+// Open prepares a connection pool and checks the URL. It connects to nothing: a database
+// that is down shows in [DB.Ping] and in every other call. The URL's password is in no
+// error.
+func Open(cfg Config) (*DB, error) {
+	switch {
+	case strings.HasPrefix(cfg.URL, "postgres://"), strings.HasPrefix(cfg.URL, "postgresql://"):
+		return openPostgres(cfg.URL)
+	case strings.HasPrefix(cfg.URL, "sqlite:"):
+		return openSQLite(strings.TrimPrefix(cfg.URL, "sqlite:"))
+	}
+	return nil, fmt.Errorf("DATABASE_URL must begin with postgres:// or sqlite:, for example sqlite:./order.db")
+}
+
+func openPostgres(raw string) (*DB, error) {
+	conf, err := pgx.ParseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL is not a valid postgres URL") // err would quote it
+	}
+	// A stopped process must not hold the others: the server ends a transaction that idles,
+	// and a connection whose peer no longer acknowledges.
+	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "5000" // ms
+	conf.RuntimeParams["tcp_user_timeout"] = "10000"                   // ms
+	if conf.ConnectTimeout == 0 {
+		conf.ConnectTimeout = 5 * time.Second
+	}
+	pool := stdlib.OpenDB(*conf)
+	pool.SetMaxOpenConns(postgresConns)
+	pool.SetMaxIdleConns(postgresConns)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	return &DB{write: pool, read: pool, dialect: postgres, schema: conf.RuntimeParams["search_path"]}, nil
+}
+
+func openSQLite(path string) (*DB, error) {
+	if path == "" {
+		return nil, fmt.Errorf("DATABASE_URL must name a file behind sqlite:, for example sqlite:./order.db")
+	}
+	file, query, _ := strings.Cut(path, "?")
+	// The path is escaped because SQLite takes a URI: a # or % in it would end elsewhere.
+	dsn := "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + query +
+		"&_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)"
+	write, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
+	if err != nil {
+		return nil, fmt.Errorf("open sqlite: %w", err)
+	}
+	write.SetMaxOpenConns(1)
+	read, err := sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
+	if err != nil {
+		return nil, fmt.Errorf("open sqlite: %w", err)
+	}
+	read.SetMaxOpenConns(sqliteReaders)
+	read.SetMaxIdleConns(sqliteReaders)
+	return &DB{write: write, read: read, dialect: sqliteDialect}, nil
+}
+
+// Close closes the connections. It waits for queries that are under way.
+func (d *DB) Close() error {
+	if d.read != d.write {
+		if err := d.read.Close(); err != nil {
+			return err
+		}
+	}
+	return d.write.Close()
+}
+
+// Ping reports whether the database answers now.
+func (d *DB) Ping(ctx context.Context) error {
+	var one int
+	if err := d.read.QueryRowContext(ctx, `select 1`).Scan(&one); err != nil {
+		return fmt.Errorf("reach the database: %w", err)
+	}
+	return nil
+}
+
+// Query reads outside any transaction. The caller closes the rows.
+func (d *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return d.read.QueryContext(ctx, query, args...)
+}
+
+// QueryRow reads one row outside any transaction.
+func (d *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return d.read.QueryRowContext(ctx, query, args...)
+}
+
+// Exec runs one statement in a transaction of its own and returns how many rows it
+// affected.
+func (d *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	return affected(d.write.ExecContext(ctx, query, args...))
+}
+
+func affected(res sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}

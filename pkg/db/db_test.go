@@ -1,0 +1,254 @@
+package db_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
+)
+
+var items = db.Migrations{Owner: "items", Files: fstest.MapFS{"migrations/00001_items.sql": {Data: []byte(`
+-- +goose Up
+create table items (id identity_key, name text not null unique, data bytea, n bigint not null default 0);
+`)}}}
+
+func names(t *testing.T, d *db.DB) []string {
+	t.Helper()
+	rows, err := d.Query(context.Background(), `select name from items order by id`)
+	got, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func insert(ctx context.Context, tx *db.Tx, name string) error {
+	_, err := tx.Exec(ctx, `insert into items (name) values ($1)`, name)
+	return err
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", "mysql://x", "sqlite:", "postgres://user:sesame@host:bad/db"} {
+		_, err := db.Open(db.Config{URL: url})
+		if err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
+			t.Errorf("Open(%q) = %v, want an error that names DATABASE_URL", url, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "sesame") {
+			t.Errorf("Open(%q) = %v, which shows the password", url, err)
+		}
+	}
+	t.Run("a path with signs that mean something in a URI is one file", func(t *testing.T) {
+		t.Parallel()
+		d, err := db.Open(db.Config{URL: "sqlite:" + t.TempDir() + "/a#b %41.db"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if err := d.Migrate(context.Background(), items); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMigrate_may_run_twice_and_in_many_processes_at_once(t *testing.T) {
+	t.Parallel()
+	url, ctx := dbtest.URL(t), context.Background()
+	processes := 4
+	if !dbtest.Postgres() {
+		processes = 1
+	}
+	var wg sync.WaitGroup
+	for range processes {
+		wg.Go(func() {
+			d, err := db.Open(db.Config{URL: url})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer d.Close()
+			for range 2 {
+				if err := d.Migrate(ctx, items); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestInTx(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	failed := errors.New("failed")
+
+	t.Run("an error or a panic keeps nothing", func(t *testing.T) {
+		t.Parallel()
+		d := dbtest.Open(t, items)
+		err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+			return errors.Join(insert(ctx, tx, "a"), failed)
+		})
+		if !errors.Is(err, failed) {
+			t.Errorf("InTx = %v, want %v", err, failed)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+				_ = insert(ctx, tx, "b")
+				panic("oops")
+			})
+		}()
+		if got := names(t, d); len(got) > 0 {
+			t.Errorf("kept %q, want nothing", got)
+		}
+	})
+	t.Run("work after the commit is not done without one", func(t *testing.T) {
+		t.Parallel()
+		d := dbtest.Open(t, items)
+		var done []string
+		_ = d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+			tx.AfterCommit(func() { done = append(done, "rolled back") })
+			return failed
+		})
+		err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+			_ = tx.Savepoint(ctx, func() error {
+				tx.AfterCommit(func() { done = append(done, "behind a savepoint") })
+				return failed
+			})
+			tx.AfterCommit(func() { done = append(done, "committed") })
+			return nil
+		})
+		if diff := cmp.Diff(done, []string{"committed"}); err != nil || diff != "" {
+			t.Error(err, diff)
+		}
+	})
+	t.Run("transactions that cross each other are run again", func(t *testing.T) {
+		t.Parallel()
+		d := dbtest.Open(t, items)
+		err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+			return errors.Join(insert(ctx, tx, "a"), insert(ctx, tx, "b"))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		first := map[string]string{"a": "b", "b": "a"}
+		for one, other := range first {
+			both.Go(func() {
+				for range 20 {
+					err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+						for _, name := range []string{one, other} {
+							if _, err := tx.Exec(ctx, `update items set n = n + 1 where name = $1`, name); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		both.Wait()
+		var n int
+		if err := d.QueryRow(ctx, `select sum(n) from items`).Scan(&n); err != nil || n != 80 {
+			t.Errorf("sum = %d, %v; want 80", n, err)
+		}
+	})
+}
+
+// gathered is a Deferred that inserts names.
+type gathered struct{ names []string }
+
+func (g *gathered) Len() int       { return len(g.names) }
+func (g *gathered) Truncate(n int) { g.names = g.names[:n] }
+func (g *gathered) Flush(ctx context.Context, tx *db.Tx) error {
+	return tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: g.names})
+}
+
+func TestSavepoint_undoes_what_failed_and_what_it_deferred(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	later := func(tx *db.Tx, name string) {
+		g := db.Defer(tx, func(*gathered) bool { return true }, func() *gathered { return new(gathered) })
+		g.names = append(g.names, name)
+	}
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		later(tx, "z")
+		for _, name := range []string{"a", "a", "b"} { // the second a is a duplicate
+			err := tx.Savepoint(ctx, func() error {
+				later(tx, "later "+name)
+				return insert(ctx, tx, name)
+			})
+			if err != nil && !db.IsDuplicate(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	if diff := cmp.Diff(names(t, d), []string{"a", "b", "z", "later a", "later b"}); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
+func TestInsertAll_and_In(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	all := make([]string, 500)
+	data := make([][]byte, len(all))
+	for i := range all {
+		all[i] = string(rune('a'+i%26)) + strings.Repeat("x", i)
+		data[i] = []byte{byte(i), 0, byte(i >> 8)}
+	}
+	data[7] = nil
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		rows, err := tx.InsertReturning(ctx, "items", "returning n", db.Column{Name: "name", Values: all},
+			db.Column{Name: "data", Values: data}, db.Column{Name: "n", Values: make([]int64, len(all))})
+		got, err := db.Collect(rows, err, func(r *sql.Rows, n *int64) error { return r.Scan(n) })
+		if len(got) != len(all) {
+			t.Errorf("%d rows returned, want %d", len(got), len(all))
+		}
+		return err
+	})
+	if diff := cmp.Diff(names(t, d), all); err != nil || diff != "" {
+		t.Fatal("rows are numbered in the order given:", err, diff)
+	}
+	for _, values := range []any{all[3:6], data[3:6]} {
+		column := "name"
+		if _, ok := values.([][]byte); ok {
+			column = "data"
+		}
+		cond, arg := d.In(column, 1, values)
+		var n int
+		if err := d.QueryRow(ctx, `select count(*) from items where `+cond, arg).Scan(&n); err != nil || n != 3 {
+			t.Errorf("%s: %d rows, %v; want 3", cond, n, err)
+		}
+	}
+	var nulls int
+	if err := d.QueryRow(ctx, `select count(*) from items where data is null`).Scan(&nulls); err != nil || nulls != 1 {
+		t.Errorf("%d nulls, %v; want 1", nulls, err)
+	}
+}
+
+func TestSaveSchema_keeps_the_newest_text_of_an_ID(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t)
+	for _, s := range []string{"old", "new"} {
+		if err := d.SaveSchema(ctx, 7, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := d.LoadSchemas(ctx)
+	if diff := cmp.Diff(got, map[int]string{7: "new"}); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}

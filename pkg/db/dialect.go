@@ -1,0 +1,195 @@
+package db
+
+import (
+	"database/sql/driver"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+)
+
+type dialect int
+
+const (
+	postgres dialect = iota
+	sqliteDialect
+)
+
+func init() {
+	// On SQLite now_micros() is this process's clock; PostgreSQL's is made by Migrate.
+	err := sqlite.RegisterScalarFunction("now_micros", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+		return time.Now().UnixMicro(), nil
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Micros is a time as the databases keep it: microseconds since 1970.
+func Micros(t time.Time) int64 { return t.UnixMicro() }
+
+// Time is the time of a stored number of microseconds, in UTC; the zero time for 0.
+func Time(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// ForUpdate is the clause that locks the rows a query returns until the end of the
+// transaction. It is empty on SQLite, whose transactions have the whole database.
+func (d *DB) ForUpdate() string { return d.dialect.lock(" for update") }
+
+// SkipLocked is ForUpdate that leaves out rows which others have locked.
+func (d *DB) SkipLocked() string { return d.dialect.lock(" for update skip locked") }
+
+// ForUpdate is as [DB.ForUpdate].
+func (t *Tx) ForUpdate() string { return t.dialect.lock(" for update") }
+
+func (d dialect) lock(clause string) string {
+	if d == sqliteDialect {
+		return ""
+	}
+	return clause
+}
+
+// In is a condition that column is one of values ([]string or [][]byte), given as
+// parameter number n, and the argument for it.
+func (d *DB) In(column string, n int, values any) (condition string, arg any) {
+	return d.dialect.in(column, n, values)
+}
+
+// In is as [DB.In].
+func (t *Tx) In(column string, n int, values any) (condition string, arg any) {
+	return t.dialect.in(column, n, values)
+}
+
+func (d dialect) in(column string, n int, values any) (string, any) {
+	if d == postgres {
+		return fmt.Sprintf("%s = any($%d)", column, n), values
+	}
+	value := "value"
+	if bytes, ok := values.([][]byte); ok { // JSON has no bytes
+		text := make([]string, len(bytes))
+		for i, b := range bytes {
+			text[i] = hex.EncodeToString(b)
+		}
+		values, value = text, "unhex(value)"
+	}
+	list, err := json.Marshal(values)
+	if err != nil {
+		panic(fmt.Sprintf("db: In of %T", values))
+	}
+	return fmt.Sprintf("%s in (select %s from json_each($%d))", column, value, n), string(list)
+}
+
+// Column is one column of the rows that [Tx.InsertAll] inserts. Values is a []string,
+// []int64, [][]byte (nil is null) or []bool; all columns have the same length.
+type Column struct {
+	Name   string
+	Values any
+}
+
+// insertAll builds the statement for many rows: arrays on PostgreSQL, so that the text
+// and its plan are the same for any number of rows, and a list of values on SQLite.
+func (d dialect) insertAll(table, tail string, cols []Column) (query string, args []any) {
+	names := make([]string, len(cols))
+	for i, c := range cols {
+		names[i] = c.Name
+	}
+	head := "insert into " + table + " (" + strings.Join(names, ", ") + ") "
+	if d == postgres {
+		arrays := make([]string, len(cols))
+		for i, c := range cols {
+			arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, pgType(c.Values))
+			args = append(args, c.Values)
+		}
+		return head + "select * from unnest(" + strings.Join(arrays, ", ") + ") " + tail, args
+	}
+	rows := make([]string, length(cols[0].Values))
+	for r := range rows {
+		params := make([]string, len(cols))
+		for i, c := range cols {
+			args = append(args, at(c.Values, r))
+			params[i] = fmt.Sprintf("$%d", len(args))
+		}
+		rows[r] = "(" + strings.Join(params, ", ") + ")"
+	}
+	return head + "values " + strings.Join(rows, ", ") + " " + tail, args
+}
+
+func pgType(values any) string {
+	switch values.(type) {
+	case []string:
+		return "text"
+	case []int64:
+		return "bigint"
+	case [][]byte:
+		return "bytea"
+	case []bool:
+		return "boolean"
+	}
+	panic(fmt.Sprintf("db: a column of %T", values))
+}
+
+func length(values any) int {
+	switch v := values.(type) {
+	case []string:
+		return len(v)
+	case []int64:
+		return len(v)
+	case [][]byte:
+		return len(v)
+	case []bool:
+		return len(v)
+	}
+	panic(fmt.Sprintf("db: a column of %T", values))
+}
+
+func at(values any, i int) any {
+	switch v := values.(type) {
+	case []string:
+		return v[i]
+	case []int64:
+		return v[i]
+	case [][]byte:
+		if v[i] == nil {
+			return nil // a nil []byte in an interface would be an empty blob
+		}
+		return v[i]
+	case []bool:
+		return v[i]
+	}
+	panic(fmt.Sprintf("db: a column of %T", values))
+}
+
+// IsConflict reports whether a transaction failed only because of others that ran beside
+// it: a deadlock, a serialization failure, a lock that was not had in time. Running it
+// again is right.
+func IsConflict(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03"
+	}
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		primary := lite.Code() & 0xff
+		return primary == 5 || primary == 6 // SQLITE_BUSY, SQLITE_LOCKED
+	}
+	return false
+}
+
+// IsDuplicate reports whether a statement broke a unique constraint.
+func IsDuplicate(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == "23505"
+	}
+	var lite *sqlite.Error
+	return errors.As(err, &lite) && (lite.Code() == 2067 || lite.Code() == 1555) // unique, primary key
+}

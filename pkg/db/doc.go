@@ -1,0 +1,21 @@
+// Package db opens a service's database, PostgreSQL or SQLite, brings its tables up to
+// date, and runs functions in transactions. What the two databases do differently lives
+// here, so that the SQL of everybody else is one text for both.
+//
+// The SQL of all packages keeps to what both accept: parameters are $1, $2, …; times are
+// bigint microseconds since 1970 in UTC, made by now_micros(); bytes are bytea.
+//
+// # Why now_micros
+//
+// Context: replicas' clocks differ, and leases and deadlines must be judged by one clock.
+// Decision: on PostgreSQL now_micros() is the server's clock. SQLite has no server: there it
+// is this process's clock, which is also what a test in virtual time needs. Cost: one SQL
+// function created by [DB.Migrate].
+//
+// # Why one writer on SQLite
+//
+// Context: SQLite lets one connection write at a time, and a second one fails or spins.
+// Decision: all transactions go through one connection, where they queue under their
+// context, and begin by taking the write lock; reads outside a transaction have connections
+// of their own. Cost: a transaction must not wait for another one of the same process.
+package db

@@ -1,0 +1,196 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Tx is a transaction. It belongs to one goroutine.
+type Tx struct {
+	tx       *sql.Tx
+	dialect  dialect
+	deferred []Deferred
+	after    []func()
+}
+
+// Deferred is work that is gathered during a transaction and written in one go right
+// before its commit, such as the rows of an outbox. What was gathered behind a savepoint
+// that is rolled back is forgotten.
+type Deferred interface {
+	// Len is how much has been gathered.
+	Len() int
+	// Truncate forgets all but the first n.
+	Truncate(n int)
+	// Flush writes all of it.
+	Flush(ctx context.Context, tx *Tx) error
+}
+
+const conflictAttempts = 5
+
+// InTx runs fn in a transaction and commits it; when fn fails or panics, nothing of it is
+// kept. A transaction that fails by a conflict with others is run again, up to five times,
+// so fn must be safe to repeat. fn's error is returned as it is. After an error from the
+// commit itself the outcome may be unknown: the connection was lost meanwhile.
+func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := d.Once(ctx, fn)
+		if attempt == conflictAttempts || !IsConflict(err) {
+			return err
+		}
+		pause := time.Duration(rand.IntN(10*attempt)+1) * time.Millisecond
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Once is [DB.InTx] without the repetition.
+func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
+	raw, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	tx := &Tx{tx: raw, dialect: d.dialect}
+	defer func() {
+		// On every way out but a commit: an error, a panic of fn, runtime.Goexit in a test.
+		if rollback := raw.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && err == nil {
+			err = rollback
+		}
+	}()
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	for _, d := range tx.deferred {
+		if err := d.Flush(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if err := raw.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	for _, fn := range tx.after {
+		fn()
+	}
+	return nil
+}
+
+// Savepoint runs fn and undoes what it did when it fails, while the transaction goes on.
+// fn's error is returned as it is. If the savepoint itself cannot be made or undone, the
+// error is a [*BrokenError]: the transaction is lost.
+func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
+	if _, err := t.tx.ExecContext(ctx, `savepoint s`); err != nil {
+		return &BrokenError{err}
+	}
+	lens, deferred, after := t.lens(), len(t.deferred), len(t.after)
+	if err := fn(); err != nil {
+		if _, rollback := t.tx.ExecContext(ctx, `rollback to savepoint s`); rollback != nil {
+			return &BrokenError{errors.Join(err, rollback)}
+		}
+		for i, n := range lens {
+			t.deferred[i].Truncate(n)
+		}
+		t.deferred, t.after = t.deferred[:deferred], t.after[:after]
+		return err
+	}
+	if _, err := t.tx.ExecContext(ctx, `release savepoint s`); err != nil {
+		return &BrokenError{err}
+	}
+	return nil
+}
+
+// BrokenError is the error of a savepoint whose transaction is lost.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return "transaction lost: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+func (t *Tx) lens() []int {
+	lens := make([]int, len(t.deferred))
+	for i, d := range t.deferred {
+		lens[i] = d.Len()
+	}
+	return lens
+}
+
+// Defer registers work for right before the commit, in the order of registration. find
+// tells whether an already registered one serves; then that one is returned, else what
+// make makes.
+func Defer[D Deferred](t *Tx, find func(D) bool, make func() D) D {
+	for _, d := range t.deferred {
+		if found, ok := d.(D); ok && find(found) {
+			return found
+		}
+	}
+	made := make()
+	t.deferred = append(t.deferred, made)
+	return made
+}
+
+// AfterCommit runs fn once the transaction is committed, and never if it is not. fn must
+// not block.
+func (t *Tx) AfterCommit(fn func()) { t.after = append(t.after, fn) }
+
+// Exec runs a statement and returns how many rows it affected.
+func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	return affected(t.tx.ExecContext(ctx, query, args...))
+}
+
+// Query reads rows; the caller closes them before the next statement.
+func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return t.tx.QueryContext(ctx, query, args...)
+}
+
+// QueryRow reads one row.
+func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return t.tx.QueryRowContext(ctx, query, args...)
+}
+
+// InsertAll inserts rows given by their columns, in one statement and in their order. tail
+// follows it, such as "on conflict do nothing". At most some 2,000 rows of 10 columns.
+func (t *Tx) InsertAll(ctx context.Context, table, tail string, cols ...Column) error {
+	query, args := t.dialect.insertAll(table, tail, cols)
+	_, err := t.tx.ExecContext(ctx, query, args...)
+	return err
+}
+
+// InsertReturning is InsertAll whose tail returns rows.
+func (t *Tx) InsertReturning(ctx context.Context, table, tail string, cols ...Column) (*sql.Rows, error) {
+	query, args := t.dialect.insertAll(table, tail, cols)
+	return t.tx.QueryContext(ctx, query, args...)
+}
+
+// Collect scans all rows with scan and closes them.
+func Collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows, *T) error) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		var one T
+		if err := scan(rows, &one); err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+// LockTimeout bounds how long a statement of the transaction waits for others' locks; then
+// it fails with a conflict. On SQLite, where transactions queue before they begin, it does
+// nothing.
+func (t *Tx) LockTimeout(ctx context.Context, d time.Duration) error {
+	if t.dialect != postgres {
+		return nil
+	}
+	_, err := t.tx.ExecContext(ctx, fmt.Sprintf(`set local lock_timeout = %d`, d.Milliseconds()))
+	return err
+}

@@ -1,0 +1,321 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+)
+
+// The states of waiting events that are not those of their key.
+const (
+	behind   state = "behind"    // another event of the key comes first
+	setAside state = "set aside" // a dead letter that holds nothing up
+)
+
+const (
+	listLimit   = 100
+	maxList     = 1000
+	maxRedrives = 10
+)
+
+// Waiting is a waiting event as the operator sees it.
+type Waiting struct {
+	ID            int64             `json:"id"`
+	Group         string            `json:"group"`
+	Topic         string            `json:"topic"`
+	Partition     int32             `json:"partition"`
+	Offset        int64             `json:"offset"`
+	Key           string            `json:"key"`
+	Type          string            `json:"type"`
+	EventID       string            `json:"event_id"`
+	TraceID       string            `json:"trace_id,omitempty"`
+	State         string            `json:"state"` // retrying, running, unavailable, dead, behind, set aside
+	Reason        string            `json:"reason,omitempty"`
+	Error         string            `json:"error,omitempty"`
+	Attempts      int               `json:"attempts"`
+	Redrives      int               `json:"redrives"`
+	TakenAt       time.Time         `json:"taken_at"`
+	FirstFailedAt *time.Time        `json:"first_failed_at,omitempty"`
+	FailedAt      *time.Time        `json:"failed_at,omitempty"`
+	Due           *time.Time        `json:"due,omitempty"`
+	Headers       map[string]string `json:"headers,omitempty"`
+	Event         json.RawMessage   `json:"event,omitempty"` // decoded; personal data masked
+	Undecoded     string            `json:"undecoded,omitempty"`
+}
+
+// Routes are the operator's: what waits, why, since when, and the means to redrive or drop
+// it. They authenticate nobody, so serve them where only operators reach.
+func (in *Inbox) Routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /admin/waiting", in.serveList)
+	mux.HandleFunc("GET /admin/waiting/{id}", in.serveShow)
+	mux.HandleFunc("POST /admin/waiting/{id}/redrive", in.serveRedrive)
+	mux.HandleFunc("POST /admin/waiting/{id}/drop", in.serveDrop)
+	mux.HandleFunc("POST /admin/waiting/redrive", in.serveRedriveAll)
+	return mux
+}
+
+// filter selects waiting events; an empty field selects all.
+type filter struct {
+	State  string `json:"state"`
+	Topic  string `json:"topic"`
+	Key    string `json:"key"`
+	Type   string `json:"type"`
+	Reason string `json:"reason"`
+}
+
+const stateOf = `case when e.set_aside then 'set aside'
+	when e.seq > (select min(h.seq) from waiting_event h where h.group_name = e.group_name and h.topic = e.topic and h.key = e.key and not h.set_aside) then 'behind'
+	else k.state end`
+
+type found struct {
+	item
+	state string
+	due   int64
+}
+
+func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int) ([]found, error) {
+	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, value,
+			e.type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at
+		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
+		where e.group_name = $1 and e.seq > $2 and ($3 = '' or `+stateOf+` = $3) and ($4 = '' or e.topic = $4) and ($5 = '' or e.key = $6)
+			and ($7 = '' or e.type = $7) and ($8 = '' or e.reason = $8)
+		order by e.seq`+fmt.Sprintf(` limit %d`, limit), in.cfg.Group, after, f.State, f.Topic, f.Key, []byte(f.Key), f.Type, f.Reason)
+	return db.Collect(rows, err, func(r *sql.Rows, one *found) error {
+		return scanItem(scanner(func(dest ...any) error { return r.Scan(append([]any{&one.state, &one.due}, dest...)...) }), &one.item)
+	})
+}
+
+type scanner func(dest ...any) error
+
+func (s scanner) Scan(dest ...any) error { return s(dest...) }
+
+func (in *Inbox) serveList(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit, err := number(q.Get("limit"), listLimit)
+	if err != nil || limit < 1 || limit > maxList {
+		problem(w, http.StatusBadRequest, fmt.Sprintf("limit must be a number from 1 to %d", maxList))
+		return
+	}
+	after, err := number(q.Get("after"), 0)
+	if err != nil {
+		problem(w, http.StatusBadRequest, "after must be the id of a waiting event")
+		return
+	}
+	f := filter{State: q.Get("state"), Topic: q.Get("topic"), Key: q.Get("key"), Type: q.Get("type"), Reason: q.Get("reason")}
+	all, err := in.find(r.Context(), f, int64(after), limit)
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	page := struct {
+		Items []Waiting `json:"items"`
+		Next  string    `json:"next,omitempty"`
+	}{Items: []Waiting{}}
+	for i := range all {
+		page.Items = append(page.Items, in.view(r.Context(), &all[i], false))
+	}
+	if len(all) == limit {
+		page.Next = strconv.FormatInt(all[len(all)-1].seq, 10)
+	}
+	writeJSON(w, http.StatusOK, page)
+}
+
+func (in *Inbox) serveShow(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		problem(w, http.StatusBadRequest, "id must be a number")
+		return
+	}
+	one, err := in.find(r.Context(), filter{}, id-1, 1)
+	switch {
+	case err != nil:
+		in.problem(w, r, err)
+	case len(one) == 0 || one[0].seq != id:
+		problem(w, http.StatusNotFound, "no such waiting event; it may be done by now")
+	default:
+		writeJSON(w, http.StatusOK, in.view(r.Context(), &one[0], true))
+	}
+}
+
+// view shows a waiting event: with whole its headers and its payload, personal data masked.
+func (in *Inbox) view(ctx context.Context, f *found, whole bool) Waiting {
+	it := &f.item
+	meta := event.ReadMeta(it.Record, it.meta.Type)
+	v := Waiting{
+		ID: it.seq, Group: in.cfg.Group, Topic: it.Topic, Partition: it.Partition, Offset: it.Offset, Key: meta.Subject, Type: it.meta.Type,
+		EventID: meta.ID, State: f.state, Reason: it.reason, Error: it.lastError, Attempts: it.attempts, Redrives: it.redrives,
+		TakenAt: db.Time(it.takenAt), FirstFailedAt: moment(it.firstFailedAt), FailedAt: moment(it.failedAt),
+	}
+	if sc := event.SpanContext(it.Headers); sc.IsValid() {
+		v.TraceID = sc.TraceID().String()
+	}
+	if f.state == string(retrying) || f.state == string(running) {
+		v.Due = moment(f.due)
+	}
+	if !whole {
+		return v
+	}
+	v.Headers = map[string]string{}
+	for _, h := range it.Headers {
+		v.Headers[h.Key] = string(h.Value)
+	}
+	decoded, err := in.codec.JSON(ctx, it.Value, true)
+	if err != nil {
+		v.Undecoded = err.Error()
+	} else {
+		v.Event = decoded
+	}
+	return v
+}
+
+func (in *Inbox) serveRedrive(w http.ResponseWriter, r *http.Request) {
+	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) error {
+		return in.redrive(ctx, tx, id, req.Force)
+	})
+}
+
+func (in *Inbox) serveDrop(w http.ResponseWriter, r *http.Request) {
+	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) error {
+		if req.Reason == "" {
+			return refusal{http.StatusBadRequest, `say why: {"reason": "…"}`}
+		}
+		return in.drop(ctx, tx, id, req.Reason)
+	})
+}
+
+// request is the body of the operator's requests.
+type request struct {
+	Filter filter `json:"filter"`
+	DryRun *bool  `json:"dry_run"` // true if absent
+	Limit  int    `json:"limit"`
+	Force  bool   `json:"force"`
+	Reason string `json:"reason"`
+}
+
+func (in *Inbox) act(w http.ResponseWriter, r *http.Request, do func(context.Context, *db.Tx, int64, request) error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		problem(w, http.StatusBadRequest, "id must be a number")
+		return
+	}
+	req, err := readRequest(w, r)
+	if err == nil {
+		err = in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return do(ctx, tx, id, req) })
+	}
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"id": id, "done": true})
+}
+
+// serveRedriveAll redrives the dead letters that a filter selects, oldest first. It can be
+// repeated until it finds none: what has been redriven is no longer dead.
+func (in *Inbox) serveRedriveAll(w http.ResponseWriter, r *http.Request) {
+	req, err := readRequest(w, r)
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	if req.Limit < 1 || req.Limit > maxList {
+		req.Limit = listLimit
+	}
+	if req.Filter.State == "" {
+		req.Filter.State = string(dead)
+	}
+	all, err := in.find(r.Context(), req.Filter, 0, req.Limit)
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	dry := req.DryRun == nil || *req.DryRun
+	result := struct {
+		DryRun   bool      `json:"dry_run"`
+		Matched  int       `json:"matched"`
+		Redriven int       `json:"redriven"`
+		Refused  []string  `json:"refused,omitempty"`
+		Items    []Waiting `json:"items"`
+	}{DryRun: dry, Matched: len(all), Items: []Waiting{}}
+	for i := range all {
+		result.Items = append(result.Items, in.view(r.Context(), &all[i], false))
+		if dry {
+			continue
+		}
+		err := in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return in.redrive(ctx, tx, all[i].seq, req.Force) })
+		var refused refusal
+		switch {
+		case errors.As(err, &refused):
+			result.Refused = append(result.Refused, fmt.Sprintf("%d: %s", all[i].seq, refused.detail))
+		case err != nil:
+			in.problem(w, r, err)
+			return
+		default:
+			result.Redriven++
+		}
+	}
+	writeJSON(w, http.StatusOK, result)
+}
+
+func readRequest(w http.ResponseWriter, r *http.Request) (req request, err error) {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil && r.ContentLength != 0 {
+		return req, refusal{http.StatusBadRequest, err.Error()}
+	}
+	return req, nil
+}
+
+func number(text string, absent int) (int, error) {
+	if text == "" {
+		return absent, nil
+	}
+	return strconv.Atoi(text)
+}
+
+func moment(micros int64) *time.Time {
+	if micros == 0 {
+		return nil
+	}
+	t := db.Time(micros)
+	return &t
+}
+
+// refusal is an operator's request that cannot be done.
+type refusal struct {
+	status int
+	detail string
+}
+
+func (r refusal) Error() string { return r.detail }
+
+func (in *Inbox) problem(w http.ResponseWriter, r *http.Request, err error) {
+	var refused refusal
+	if errors.As(err, &refused) {
+		problem(w, refused.status, refused.detail)
+		return
+	}
+	in.cfg.Log.ErrorContext(r.Context(), "operator's request failed", "path", r.URL.Path, "error", err)
+	problem(w, http.StatusServiceUnavailable, "the database did not answer; try again")
+}
+
+// problem answers as RFC 9457 says.
+func problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": detail})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+}

@@ -1,0 +1,47 @@
+// Package inbox runs a service's handlers so that the effect of each event happens once and
+// in the order of its key, and so that what fails waits in the database without holding up
+// other keys.
+//
+//	in, err := inbox.New(database, codec, outbox, inbox.Config{Group: "inventory"})
+//	inbox.Handle(in, s.onOrderPlaced) // func(ctx, tx, event.Event[schemas.OrderPlaced]) error
+//	inbox.HandleSlow(in, s.onOrderConfirmed)
+//	…
+//	consumer, err := kafka.NewConsumer(cfg, in.Topics(), in) // calls in.Process
+//	err = in.Run(ctx)                                        // works on what waits
+//
+// # How it works
+//
+// [Inbox.Process] takes a poll's records of one partition in one transaction, which takes
+// its locks in the order that every transaction keeps:
+//
+//  1. It inserts a row per event into inbox. A row that is there already is a duplicate.
+//  2. It reads the partition's mark: what lies below is old, its rows have been removed.
+//  3. It looks up, and locks, which of the events' keys wait in waiting_key.
+//  4. In offset order: an event whose key waits goes into the key's queue in waiting_event,
+//     a slow one too, any other runs its handler. One that fails goes into the queue, and
+//     its key waits from then on.
+//  5. The handlers' own events are inserted into the outbox; commit; then the offset.
+//
+// [Inbox.Run] works on the queues, in any replica: a worker locks a key that is due, runs
+// its first event, and deletes it in the transaction of its effect. A slow effect runs
+// outside any transaction under a claim: a number that is raised when the key is taken, and
+// compared when the end is written.
+//
+// # Why order holds without caches or fencing tokens
+//
+// Context: a consumer that was stopped may go on with partitions that others own by now.
+// Decision: an event's inbox row and its effect, or its place in the queue, commit together.
+// A second owner meets the inbox row first, waits for the first one's commit, and then sees
+// what it left: an offset is committed only behind such commits, so the second owner's
+// batches begin no later than what the first has not committed. Waiting keys are looked up
+// inside the transaction, under their lock, and never remembered; that settles the one
+// hand-over there is, a poll that appends to a key which a worker is finishing. Cost: two
+// statements per batch, and one inbox row per record that the topic still holds.
+//
+// # Why rows are removed behind a mark
+//
+// Context: the inbox must not grow for ever, and a stopped consumer may wake up with a batch
+// whose rows are gone. Decision: rows leave when their highest position is below the
+// partition's log start and has been taken, in the transaction that raises the mark; a
+// record below the mark is skipped. Cost: one read per batch.
+package inbox

@@ -1,0 +1,115 @@
+package inbox
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.com/keyline/pkg/codec"
+)
+
+// Permanent marks an error that trying again cannot mend: the event is a dead letter at
+// once.
+func Permanent(err error) error { return &permanentError{err} }
+
+// Unavailable marks an error of something that the handler needs and that is down: the
+// event waits without counting attempts, one event probes, and all resume together.
+func Unavailable(err error) error { return &unavailableError{err} }
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+type unavailableError struct{ err error }
+
+func (e *unavailableError) Error() string { return e.err.Error() }
+func (e *unavailableError) Unwrap() error { return e.err }
+
+// state is where a key stands.
+type state string
+
+const (
+	retrying    state = "retrying"
+	running     state = "running"
+	unavailable state = "unavailable"
+	dead        state = "dead"
+)
+
+// The reasons of dead letters, as their dlt-reason says.
+const (
+	reasonUndecodable   = "undecodable"
+	reasonUnknownSchema = "unknown-schema"
+	reasonPermanent     = "permanent"
+	reasonExhausted     = "exhausted"
+)
+
+// verdict is what a failure makes of an event.
+type verdict struct {
+	state    state
+	reason   string // of a dead letter
+	setAside bool
+	counts   bool // as an attempt
+	err      error
+}
+
+// judge decides what an error makes of an event that has failed attempts times before.
+func (in *Inbox) judge(it *item, err error) verdict {
+	v := verdict{state: retrying, counts: true, err: err}
+	var perm *permanentError
+	var away *unavailableError
+	switch {
+	case errors.Is(err, codec.ErrUndecodable):
+		v.state, v.reason, v.setAside = dead, reasonUndecodable, true
+	case errors.Is(err, codec.ErrUnknownSchema):
+		v.state, v.reason = dead, reasonUnknownSchema
+	case errors.As(err, &perm), errors.Is(err, codec.ErrIncompatible):
+		v.state, v.reason = dead, reasonPermanent
+	case errors.As(err, &away), errors.Is(err, codec.ErrUnavailable):
+		v.state, v.counts = unavailable, false
+	case it.attempts+1 >= in.cfg.Attempts:
+		v.state, v.reason = dead, reasonExhausted
+	}
+	if v.state == dead && it.handler != nil && it.handler.policy == SkipDead {
+		v.setAside = true
+	}
+	return v
+}
+
+// backoff is the pause after that many failures: doubling, capped, and half of it random,
+// so that keys which failed together do not come back together.
+func (in *Inbox) backoff(attempts int) time.Duration {
+	d := in.cfg.MaxBackoff
+	if attempts < 30 {
+		d = min(d, firstBackoff<<max(0, attempts-1))
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// maxError bounds what is kept of an error's text, in bytes.
+const maxError = 1000
+
+func errorText(err error) string {
+	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "")
+	if len(text) > maxError {
+		text = text[:maxError]
+		for !utf8.ValidString(text) {
+			text = text[:len(text)-1]
+		}
+	}
+	return text
+}
+
+// guard turns a handler's panic into an error, so that it delays one key like any other.
+func guard(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn()
+}

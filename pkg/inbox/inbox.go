@@ -1,0 +1,205 @@
+package inbox
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/outbox"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+// Migrations are the tables of an inbox, for [db.DB.Migrate].
+var Migrations = db.Migrations{Owner: "inbox", Files: files}
+
+// Config is what an inbox may be told.
+type Config struct {
+	// Group is the consumer group: the name under which the service takes events.
+	Group string `env:"-"`
+	// Attempts is after how many failures an event is a dead letter; the poll's attempt is
+	// the first. 10 if 0.
+	Attempts int `env:"RETRY_ATTEMPTS" envDefault:"10"`
+	// MaxBackoff caps the pause between two attempts, which begins at 100 ms and doubles;
+	// 60 s if 0.
+	MaxBackoff time.Duration `env:"RETRY_MAX_BACKOFF" envDefault:"60s"`
+	// Claim is how long a slow effect may take before another worker may take its key over;
+	// 60 s if 0.
+	Claim time.Duration `env:"-"`
+	// Workers is how many events of waiting keys run at a time; 16 if 0.
+	Workers int `env:"-"`
+	// Clean is how often rows that no record needs any more are removed; 1 min if 0.
+	Clean time.Duration `env:"-"`
+
+	Tracer trace.Tracer `env:"-"`
+	Meter  metric.Meter `env:"-"`
+	Log    *slog.Logger `env:"-"`
+}
+
+const firstBackoff = 100 * time.Millisecond
+
+// Inbox runs the handlers of one consumer group. Register handlers first; from then on it
+// is safe for concurrent use.
+type Inbox struct {
+	db       *db.DB
+	codec    *codec.Codec
+	outbox   *outbox.Outbox
+	cfg      Config
+	handlers map[string]*handler // by event type
+	wake     chan struct{}
+	breaker  breaker
+	metrics  *metrics
+
+	mu       sync.Mutex
+	progress map[source]progress // for the clean-up
+}
+
+// New makes the inbox of one group. Its tables are made by [Migrations]; the copies of its
+// dead letters go through o.
+func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error) {
+	if cfg.Group == "" {
+		return nil, errors.New("inbox: Config.Group is empty")
+	}
+	cfg.Attempts = or(cfg.Attempts, 10)
+	cfg.MaxBackoff = or(cfg.MaxBackoff, time.Minute)
+	cfg.Claim = or(cfg.Claim, time.Minute)
+	cfg.Workers = or(cfg.Workers, 16)
+	cfg.Clean = or(cfg.Clean, time.Minute)
+	if cfg.Tracer == nil {
+		cfg.Tracer = tracenoop.Tracer{}
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = metricnoop.Meter{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(cfg.Meter)
+	if err != nil {
+		return nil, err
+	}
+	return &Inbox{
+		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
+		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), progress: map[source]progress{},
+	}, nil
+}
+
+func or[T comparable](v, instead T) T {
+	var zero T
+	if v == zero {
+		return instead
+	}
+	return v
+}
+
+// Policy is what becomes of an event whose attempts are used up.
+type Policy int
+
+const (
+	// HoldKey keeps the event's key waiting behind the dead letter until an operator redrives
+	// or drops it. It is the default.
+	HoldKey Policy = iota
+	// SkipDead sets the event aside and goes on with the key: for handlers whose effect
+	// later events of the key do not build on.
+	SkipDead
+)
+
+// handler runs the events of one type. Exactly one of one, batch and slow is set.
+type handler struct {
+	typ    string
+	topic  string
+	policy Policy
+	decode func(ctx context.Context, value []byte) (any, error)
+	one    func(ctx context.Context, tx *db.Tx, d delivery) error
+	batch  func(ctx context.Context, tx *db.Tx, ds []delivery) error
+	slow   func(ctx context.Context, d delivery) (Done, error)
+}
+
+// delivery is a decoded event on its way into a handler.
+type delivery struct {
+	meta event.Meta
+	data any
+}
+
+// Handle registers the handler of one type of event. fn runs in the transaction that takes
+// the event: its effect happens once, and in the order of the key. It must not wait for
+// anything but the database; see [HandleSlow]. fn returns nil when the event is done;
+// [Permanent] makes a dead letter at once, [Unavailable] waits without counting attempts,
+// any other error is tried again. Registering a type twice panics.
+func Handle[P event.Payload](in *Inbox, fn func(context.Context, *db.Tx, event.Event[P]) error, policy ...Policy) {
+	h := register[P](in, policy)
+	h.one = func(ctx context.Context, tx *db.Tx, d delivery) error {
+		return fn(ctx, tx, event.Event[P]{Data: d.data.(P), Meta: d.meta})
+	}
+}
+
+// HandleBatch registers a handler that works on many events with one statement. The events
+// of one call have different keys; an error means that none of them is done, and they are
+// given again one by one.
+func HandleBatch[P event.Payload](in *Inbox, fn func(context.Context, *db.Tx, []event.Event[P]) error, policy ...Policy) {
+	h := register[P](in, policy)
+	h.batch = func(ctx context.Context, tx *db.Tx, ds []delivery) error {
+		events := make([]event.Event[P], len(ds))
+		for i, d := range ds {
+			events[i] = event.Event[P]{Data: d.data.(P), Meta: d.meta}
+		}
+		return fn(ctx, tx, events)
+	}
+}
+
+// Done writes what remains after a slow effect, in the transaction that ends the event.
+type Done func(ctx context.Context, tx *db.Tx) error
+
+// HandleSlow registers a handler with an effect outside the database, such as a mail. fn
+// runs outside any transaction, one event of a key at a time, under a claim of
+// [Config.Claim], which bounds its context; what it returns is written when the claim still
+// holds. A crash after the effect repeats it, so fn keeps a ledger or gives the effect a
+// name by the event's ID.
+func HandleSlow[P event.Payload](in *Inbox, fn func(context.Context, event.Event[P]) (Done, error), policy ...Policy) {
+	h := register[P](in, policy)
+	h.slow = func(ctx context.Context, d delivery) (Done, error) {
+		return fn(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta})
+	}
+}
+
+func register[P event.Payload](in *Inbox, policy []Policy) *handler {
+	var zero P
+	h := &handler{typ: codec.FullName(zero.Schema()), topic: zero.Topic()}
+	if len(policy) > 0 {
+		h.policy = policy[0]
+	}
+	if _, twice := in.handlers[h.typ]; twice {
+		panic(fmt.Sprintf("inbox: %s has a handler already", h.typ))
+	}
+	h.decode = func(ctx context.Context, value []byte) (any, error) {
+		return codec.Decode[P](ctx, in.codec, value)
+	}
+	in.handlers[h.typ] = h
+	return h
+}
+
+// Topics are the topics of the registered types, sorted.
+func (in *Inbox) Topics() []string {
+	var topics []string
+	for _, h := range in.handlers {
+		if !slices.Contains(topics, h.topic) {
+			topics = append(topics, h.topic)
+		}
+	}
+	slices.Sort(topics)
+	return topics
+}

@@ -1,0 +1,110 @@
+package inbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/event"
+)
+
+// item is a record on its way through the inbox.
+type item struct {
+	*event.Record
+	identity event.Identity
+	meta     event.Meta
+	producer trace.SpanContext
+	handler  *handler // nil: nobody handles the type
+	data     any      // the decoded payload
+	err      error    // why there is none
+	letter
+}
+
+// letter is what a waiting event carries beside its record.
+type letter struct {
+	seq           int64
+	attempts      int
+	redrives      int
+	reason        string
+	lastError     string
+	firstFailedAt int64
+	failedAt      int64
+	takenAt       int64
+	setAside      bool
+}
+
+// errNoKey and errNoValue make a record undecodable that is no event of ours whatever its
+// bytes say.
+var (
+	errNoKey   = errors.Join(codec.ErrUndecodable, errors.New("the record has no key"))
+	errNoValue = errors.Join(codec.ErrUndecodable, errors.New("the record has no value"))
+)
+
+// open reads a record: whose it is, who handles it, what it says. It may wait for the
+// registry, for a bounded time, if the schema has never been seen.
+func (in *Inbox) open(ctx context.Context, r *event.Record) *item {
+	it := &item{Record: r, identity: event.IdentityOf(r)}
+	var typ string
+	typ, it.err = in.read(ctx, r)
+	it.meta = event.ReadMeta(r, typ)
+	it.producer = event.SpanContext(r.Headers)
+	if errors.Is(it.err, codec.ErrUndecodable) {
+		// Its headers may be anything too, another event's ID among them.
+		it.identity = event.PositionIdentity(r)
+	}
+	if it.err != nil {
+		return it
+	}
+	if it.handler = in.handlers[typ]; it.handler == nil || it.handler.topic != r.Topic {
+		it.handler = nil
+		return it
+	}
+	it.data, it.err = it.handler.decode(ctx, r.Value)
+	if errors.Is(it.err, codec.ErrUndecodable) {
+		it.identity = event.PositionIdentity(r)
+	}
+	return it
+}
+
+func (in *Inbox) read(ctx context.Context, r *event.Record) (typ string, err error) {
+	switch {
+	case r.Key == nil:
+		return "", errNoKey
+	case r.Value == nil:
+		return "", errNoValue
+	}
+	return in.codec.Type(ctx, r.Value)
+}
+
+// ignored reports whether the item is acknowledged without a trace: it was understood, and
+// nobody here handles its type.
+func (it *item) ignored() bool { return it.handler == nil && it.err == nil }
+
+func (it *item) key() string { return string(it.Key) }
+
+// keyBytes is the key as the tables keep it: empty if there is none.
+func (it *item) keyBytes() []byte {
+	if it.Key == nil {
+		return []byte{}
+	}
+	return it.Key
+}
+
+func (it *item) delivery(span *processSpan) delivery {
+	m := it.meta
+	m.Attempt = it.attempts + 1
+	m.Trace = span.context()
+	return delivery{meta: m, data: it.data}
+}
+
+// topicRef is a topic's ID; from brokers that give none, it is made of the name.
+func topicRef(id [16]byte, name string) []byte {
+	if id != ([16]byte{}) {
+		return id[:]
+	}
+	sum := sha256.Sum256([]byte(name))
+	return sum[:16]
+}

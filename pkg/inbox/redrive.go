@@ -1,0 +1,108 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"example.com/keyline/pkg/db"
+)
+
+// target is the waiting event that an operator acts on, its key's row locked.
+type target struct {
+	*item
+	state state // of the event
+}
+
+func (in *Inbox) target(ctx context.Context, tx *db.Tx, id int64) (*target, error) {
+	t := &target{item: &item{}}
+	row := tx.QueryRow(ctx, `select `+eventColumns+` from waiting_event where seq = $1 and group_name = $2`, id, in.cfg.Group)
+	switch err := scanItem(row, t.item); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, refusal{http.StatusNotFound, "no such waiting event; it may be done by now"}
+	case err != nil:
+		return nil, fmt.Errorf("read a waiting event: %w", err)
+	}
+	var key string
+	err := tx.QueryRow(ctx, `select state from waiting_key where group_name = $1 and topic = $2 and key = $3`+tx.ForUpdate(),
+		in.cfg.Group, t.Topic, t.keyBytes()).Scan(&key)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("lock a key: %w", err)
+	}
+	if t.letter.setAside {
+		t.state = setAside
+		return t, nil
+	}
+	var first sql.NullInt64
+	err = tx.QueryRow(ctx, `select min(seq) from waiting_event where group_name = $1 and topic = $2 and key = $3 and not set_aside`,
+		in.cfg.Group, t.Topic, t.keyBytes()).Scan(&first)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read a queue: %w", err)
+	case first.Int64 > id || !first.Valid: // it was done before the lock was had
+		return nil, refusal{http.StatusNotFound, "no such waiting event; it is done by now"}
+	case first.Int64 < id:
+		return nil, refusal{http.StatusConflict, fmt.Sprintf("event %d of the key comes first: only the head of a key can be redriven or dropped", first.Int64)}
+	case state(key) == running:
+		return nil, refusal{http.StatusConflict, "it is running now; wait for its outcome"}
+	}
+	t.state = state(key)
+	return t, nil
+}
+
+// redrive gives an event its attempts back and lets it run now, in its place; one that was
+// set aside goes to the end of its key's queue, since the key has gone on without it. It
+// reaches this group only, with its ID, and a count that stops loops.
+func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) error {
+	t, err := in.target(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	if t.redrives >= maxRedrives && !force {
+		return refusal{http.StatusConflict, fmt.Sprintf(`redriven %d times before; say {"force": true} if the cause is mended`, t.redrives)}
+	}
+	if t.state == setAside {
+		return in.requeue(ctx, tx, t.item)
+	}
+	if t.state == dead { // else it only comes sooner
+		_, err = tx.Exec(ctx, `update waiting_event set attempts = 0, redrives = redrives + 1, reason = '' where seq = $1`, id)
+		if err != nil {
+			return fmt.Errorf("redrive: %w", err)
+		}
+	}
+	return in.next(ctx, tx, t.Topic, t.keyBytes())
+}
+
+// requeue puts an event that was set aside back into its key's queue.
+func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) error {
+	if _, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, it.seq); err != nil {
+		return fmt.Errorf("redrive: %w", err)
+	}
+	var waits int
+	err := tx.QueryRow(ctx, `select count(*) from waiting_key where group_name = $1 and topic = $2 and key = $3`, in.cfg.Group, it.Topic, it.keyBytes()).Scan(&waits)
+	if err != nil {
+		return fmt.Errorf("redrive: %w", err)
+	}
+	it.attempts, it.reason = 0, ""
+	it.redrives++
+	return in.enqueue(ctx, tx, []queued{{item: it, state: retrying, behind: waits > 0}})
+}
+
+// drop removes an event for good; the log keeps who it was and why.
+func (in *Inbox) drop(ctx context.Context, tx *db.Tx, id int64, reason string) error {
+	t, err := in.target(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	tx.AfterCommit(func() {
+		in.cfg.Log.WarnContext(ctx, "waiting event dropped", "topic", t.Topic, "partition", t.Partition, "offset", t.Offset,
+			"type", t.meta.Type, "reason", reason, "error", t.lastError)
+	})
+	if t.state == setAside {
+		_, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, id)
+		return err
+	}
+	return in.remove(ctx, tx, t.item)
+}

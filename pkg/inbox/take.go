@@ -1,0 +1,365 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+)
+
+const (
+	maxTake          = 500 // records of one transaction
+	conflictAttempts = 10
+)
+
+// Process takes responsibility for a partition's records, in one transaction or a few: the
+// handlers of those that may run now have run, the others wait in the database. After nil
+// their offsets may be committed. An error means that the database could not be reached or
+// ctx has ended; what was taken before it is known, and handing the batch over again is
+// right. Partitions may be processed concurrently.
+func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
+	items := make([]*item, 0, len(b.Records))
+	for i := range b.Records {
+		it := in.open(ctx, &b.Records[i])
+		if err := ctx.Err(); err != nil {
+			return err // it.err may be the end of ctx, not the record's fault
+		}
+		if it.ignored() {
+			in.metrics.handled(ctx, in.cfg.Group, it, outcomeIgnored)
+			continue
+		}
+		items = append(items, it)
+	}
+	for chunk := range slices.Chunk(items, maxTake) {
+		if err := in.take(ctx, &b, chunk); err != nil {
+			return err
+		}
+	}
+	in.note(&b)
+	return nil
+}
+
+// take runs one transaction. If it conflicts with others it is run again in halves, down
+// to single events, so that two batches which keep crossing each other come apart.
+func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error {
+	for attempt := 1; ; attempt++ {
+		t := &taking{Inbox: in, items: items}
+		err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error { return t.run(ctx, tx, b) })
+		switch {
+		case err == nil:
+			t.report(ctx)
+			return nil
+		case !db.IsConflict(err) || attempt == conflictAttempts:
+			return fmt.Errorf("take %d records of %s/%d: %w", len(items), b.Topic, b.Partition, err)
+		case len(items) > 1:
+			half := len(items) / 2
+			if err := in.take(ctx, b, items[:half]); err != nil {
+				return err
+			}
+			return in.take(ctx, b, items[half:])
+		}
+		wait(ctx, time.Duration(attempt)*5*time.Millisecond)
+	}
+}
+
+// taking is one transaction of Process.
+type taking struct {
+	*Inbox
+	items []*item
+
+	fresh   []*item         // those this transaction is the first to see
+	waiting map[string]bool // keys with a queue
+	queue   []queued        // what goes into the queues
+	spans   spans
+}
+
+func (t *taking) run(ctx context.Context, tx *db.Tx, b *event.Batch) error {
+	if err := t.claim(ctx, tx, b); err != nil {
+		return err
+	}
+	if err := t.lookUp(ctx, tx, b.Topic); err != nil {
+		return err
+	}
+	ready := t.split(ctx)
+	if len(ready) > 0 {
+		if err := t.handle(ctx, tx, ready); err != nil {
+			return err
+		}
+	}
+	return t.enqueue(ctx, tx, t.queue)
+}
+
+// claim inserts the events' inbox rows. A row that was there already is a duplicate. Two
+// owners of one partition meet here: the second waits for the first one's commit. The rows
+// are inserted in the order of their identities, which is everybody's order of locks.
+func (t *taking) claim(ctx context.Context, tx *db.Tx, b *event.Batch) error {
+	sorted := slices.Clone(t.items)
+	slices.SortStableFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
+	// The first sight of twins in one batch wins; the rows remember the last.
+	first := slices.CompactFunc(slices.Clone(sorted), func(a, b *item) bool { return a.identity == b.identity })
+	known, err := t.insert(ctx, tx, b, first, "on conflict do nothing returning identity")
+	if err != nil {
+		return err
+	}
+	mark, err := t.mark(ctx, tx, b)
+	if err != nil {
+		return err
+	}
+	var seen []*item // again, at positions that may be higher
+	for _, it := range t.items {
+		if known[it.identity] && it.Offset >= mark {
+			known[it.identity] = false
+			t.fresh = append(t.fresh, it)
+		} else {
+			seen = append(seen, it)
+		}
+	}
+	return t.raise(ctx, tx, b, seen)
+}
+
+// raise remembers the highest position at which an event was seen: its row must stay for as
+// long as any of its records can be read.
+func (t *taking) raise(ctx context.Context, tx *db.Tx, b *event.Batch, seen []*item) error {
+	if len(seen) == 0 {
+		return nil
+	}
+	t.metrics.duplicates.Add(ctx, int64(len(seen)))
+	highest := map[event.Identity]*item{}
+	for _, it := range seen {
+		highest[it.identity] = it // in offset order
+	}
+	var sorted []*item
+	for _, it := range highest {
+		sorted = append(sorted, it)
+	}
+	slices.SortFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
+	_, err := t.insert(ctx, tx, b, sorted, `on conflict (group_name, identity) do update
+		set topic_id = excluded.topic_id, part = excluded.part, position = excluded.position
+		where inbox.topic_id <> excluded.topic_id or inbox.position < excluded.position returning identity`)
+	return err
+}
+
+func (t *taking) insert(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item, tail string) (map[event.Identity]bool, error) {
+	n := len(items)
+	ref := topicRef(b.TopicID, b.Topic)
+	group, identity, topicID := make([]string, n), make([][]byte, n), make([][]byte, n)
+	part, position := make([]int64, n), make([]int64, n)
+	for i, it := range items {
+		group[i], identity[i], topicID[i] = t.cfg.Group, it.identity[:], ref
+		part[i], position[i] = int64(it.Partition), it.Offset
+	}
+	rows, err := tx.InsertReturning(ctx, "inbox", tail,
+		db.Column{Name: "group_name", Values: group}, db.Column{Name: "identity", Values: identity}, db.Column{Name: "topic_id", Values: topicID},
+		db.Column{Name: "part", Values: part}, db.Column{Name: "position", Values: position})
+	ids, err := db.Collect(rows, err, func(r *sql.Rows, id *[]byte) error { return r.Scan(id) })
+	if err != nil {
+		return nil, fmt.Errorf("claim events: %w", err)
+	}
+	set := make(map[event.Identity]bool, len(ids))
+	for _, id := range ids {
+		set[event.Identity(id)] = true
+	}
+	return set, nil
+}
+
+// lookUp finds which keys of the fresh events wait, and locks those: a worker cannot finish
+// a key while a poll appends to it, nor the other way round. It must come after the inbox
+// rows, and must not be remembered beyond the transaction.
+func (t *taking) lookUp(ctx context.Context, tx *db.Tx, topic string) error {
+	t.waiting = map[string]bool{}
+	if len(t.fresh) == 0 {
+		return nil
+	}
+	keys := make([][]byte, 0, len(t.fresh))
+	for _, it := range t.fresh {
+		keys = append(keys, it.keyBytes())
+	}
+	cond, arg := tx.In("key", 3, keys)
+	rows, err := tx.Query(ctx, `select key from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), t.cfg.Group, topic, arg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, k *[]byte) error { return r.Scan(k) })
+	if err != nil {
+		return fmt.Errorf("look up waiting keys: %w", err)
+	}
+	for _, k := range found {
+		t.waiting[string(k)] = true
+	}
+	return nil
+}
+
+// split queues what cannot run now, in offset order, and returns the rest.
+func (t *taking) split(ctx context.Context) (ready []*item) {
+	for _, it := range t.fresh {
+		switch {
+		case it.err != nil:
+			t.fail(it, it.err)
+		case t.waiting[it.key()]:
+			t.park(queued{item: it, behind: true})
+		case it.handler.slow != nil:
+			t.park(queued{item: it, state: retrying})
+		case t.breaker.isOpen(it.handler.typ):
+			t.park(queued{item: it, state: unavailable})
+		default:
+			ready = append(ready, it)
+		}
+	}
+	return ready
+}
+
+// park puts an event into its key's queue, and the key's later events behind it.
+func (t *taking) park(q queued) {
+	if !q.setAside {
+		q.behind = q.behind || t.waiting[q.key()]
+		t.waiting[q.key()] = true
+	}
+	t.queue = append(t.queue, q)
+}
+
+// fail parks an event whose attempt has failed.
+func (t *taking) fail(it *item, err error) {
+	if t.waiting[it.key()] && !errors.Is(err, codec.ErrUndecodable) {
+		// It was not its turn: it fails again when it is.
+		t.park(queued{item: it, behind: true})
+		return
+	}
+	v := t.judge(it, err)
+	if v.state == unavailable && it.handler != nil {
+		t.breaker.fail(it.handler.typ, time.Now())
+	}
+	q := queued{item: it, state: v.state, verdict: &v}
+	q.setAside = v.setAside
+	t.park(q)
+}
+
+// handle runs the handlers: all at once, and if any fails, back to before them and one by
+// one, so that the failing event waits and the others are done.
+func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
+	err := tx.Savepoint(ctx, func() error {
+		for _, wave := range waves(ready) {
+			if err := t.wave(ctx, tx, wave); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil || t.lost(ctx, err) {
+		return err
+	}
+	t.spans.drop()
+	for _, it := range ready {
+		switch {
+		case t.waiting[it.key()]:
+			t.park(queued{item: it, behind: true})
+			continue
+		case t.breaker.isOpen(it.handler.typ):
+			t.park(queued{item: it, state: unavailable})
+			continue
+		}
+		err := tx.Savepoint(ctx, func() error { return t.wave(ctx, tx, []*item{it}) })
+		if t.lost(ctx, err) {
+			return err
+		}
+		if err != nil {
+			t.fail(it, err)
+		}
+	}
+	return nil
+}
+
+// lost reports whether an error ends the whole transaction: it conflicts with others, its
+// connection is gone, or the service stops. Then nothing is the event's fault.
+func (in *Inbox) lost(ctx context.Context, err error) bool {
+	var broken *db.BrokenError
+	return err != nil && (db.IsConflict(err) || errors.As(err, &broken) || ctx.Err() != nil)
+}
+
+// waves orders events so that many keys can be worked on with one statement: the first
+// event of every key, then the second, each wave by type. Only the order within a key
+// matters.
+func waves(items []*item) [][]*item {
+	seen := map[string]int{}
+	var waves [][]*item
+	for _, it := range items {
+		n := seen[it.key()]
+		seen[it.key()]++
+		if n == len(waves) {
+			waves = append(waves, nil)
+		}
+		waves[n] = append(waves[n], it)
+	}
+	return waves
+}
+
+// wave runs events of different keys.
+func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
+	batches := map[*handler][]*item{}
+	var order []*handler
+	for _, it := range items {
+		if it.handler.batch == nil {
+			if err := t.one(ctx, tx, it); err != nil {
+				return err
+			}
+			continue
+		}
+		if batches[it.handler] == nil {
+			order = append(order, it.handler)
+		}
+		batches[it.handler] = append(batches[it.handler], it)
+	}
+	for _, h := range order {
+		if err := t.batch(ctx, tx, h, batches[h]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
+	ctx, span := t.span(ctx, it)
+	err := guard(func() error { return it.handler.one(ctx, tx, it.delivery(span)) })
+	t.spans.done(span, err)
+	return err
+}
+
+func (t *taking) batch(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
+	ds := make([]delivery, len(items))
+	open := make([]*processSpan, len(items))
+	for i, it := range items {
+		_, open[i] = t.span(ctx, it)
+		ds[i] = it.delivery(open[i])
+	}
+	err := guard(func() error { return h.batch(ctx, tx, ds) })
+	for i := range items {
+		t.spans.done(open[i], err)
+	}
+	return err
+}
+
+// report tells the traces and metrics what was committed.
+func (t *taking) report(ctx context.Context) {
+	for _, s := range t.spans {
+		t.attempt(ctx, s)
+	}
+	for _, q := range t.queue {
+		if q.verdict != nil {
+			t.failed(ctx, q.item, q.verdict)
+		} else {
+			t.metrics.handled(ctx, t.cfg.Group, q.item, outcomeWaits)
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

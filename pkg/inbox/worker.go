@@ -1,0 +1,324 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"example.com/keyline/pkg/db"
+)
+
+const (
+	scoutEvery = 50 * time.Millisecond // how often due keys are looked for
+	probeEvery = time.Second           // how often unavailable keys are looked for
+	finishFor  = 10                    // attempts at finishing a slow effect after the stop
+)
+
+// Run works on what waits, in any replica, until ctx ends; it returns nil when what was in
+// hand is finished. While the database is away it tries again.
+func (in *Inbox) Run(ctx context.Context) error {
+	unregister, err := in.observe()
+	if err != nil {
+		return err
+	}
+	defer unregister()
+	var wg sync.WaitGroup
+	for range in.cfg.Workers {
+		wg.Go(func() { in.repeat(ctx, in.work, in.wake, 0) })
+	}
+	wg.Go(func() { in.repeat(ctx, in.scout, nil, scoutEvery) })
+	wg.Go(func() { in.repeat(ctx, in.probe, nil, scoutEvery) })
+	wg.Go(func() { in.repeat(ctx, in.findUnavailable, nil, probeEvery) })
+	wg.Go(func() { in.repeat(ctx, in.clean, nil, in.cfg.Clean) })
+	wg.Wait()
+	return nil
+}
+
+// Wake makes a worker look for due keys now. It never blocks.
+func (in *Inbox) Wake() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// repeat calls step until ctx ends: again at once while there is more to do, else when
+// woken or after a pause. What a step has begun is not cut off by the end of ctx.
+func (in *Inbox) repeat(ctx context.Context, step func(context.Context) (more bool, err error), wake <-chan struct{}, pause time.Duration) {
+	failures, reported := 0, ""
+	for ctx.Err() == nil {
+		more, err := step(stopping(ctx))
+		switch {
+		case err != nil:
+			failures++
+			if text := err.Error(); text != reported {
+				reported = text
+				in.cfg.Log.WarnContext(ctx, "inbox waits for the database", "error", err)
+			}
+			wait(ctx, in.backoff(min(failures, 6)))
+		case more:
+			failures, reported = 0, ""
+		default:
+			failures, reported = 0, ""
+			var timer <-chan time.Time
+			if pause > 0 {
+				timer = time.After(pause)
+			}
+			select {
+			case <-ctx.Done():
+			case <-wake:
+			case <-timer:
+			}
+		}
+	}
+}
+
+type stopKey struct{}
+
+// stopping is a context that goes on when ctx ends, and remembers it.
+func stopping(ctx context.Context) context.Context {
+	return context.WithValue(context.WithoutCancel(ctx), stopKey{}, ctx)
+}
+
+func stopped(ctx context.Context) bool {
+	parent, ok := ctx.Value(stopKey{}).(context.Context)
+	return ok && parent.Err() != nil
+}
+
+// scout wakes a worker when a key is due.
+func (in *Inbox) scout(ctx context.Context) (bool, error) {
+	var due bool
+	err := in.db.QueryRow(ctx, `select exists (select 1 from waiting_key
+		where group_name = $1 and state in ('retrying', 'running') and due <= now_micros())`, in.cfg.Group).Scan(&due)
+	if due {
+		in.Wake()
+	}
+	return false, err
+}
+
+// claimed is a key in a worker's hands.
+type claimed struct {
+	topic string
+	key   []byte
+	claim int64
+}
+
+// work runs the first event of a key that is due.
+func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
+	return in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, false)
+}
+
+// runOne picks a key by a condition, locks it, and runs its first event: in this transaction,
+// or, if it is a slow one, under a claim after it.
+func (in *Inbox) runOne(ctx context.Context, condition string, probing bool, args ...any) (worked bool, err error) {
+	var slow *item
+	var span *processSpan
+	var after func()
+	c := claimed{}
+	err = in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
+		row := tx.QueryRow(ctx, `select topic, key, claim from waiting_key where group_name = $1 and `+condition+` limit 1`+in.db.SkipLocked(),
+			append([]any{in.cfg.Group}, args...)...)
+		switch err := row.Scan(&c.topic, &c.key, &c.claim); {
+		case errors.Is(err, sql.ErrNoRows):
+			return nil
+		case err != nil:
+			return fmt.Errorf("pick a key: %w", err)
+		}
+		worked = true
+		in.Wake() // there may be more: let another worker look
+		it, err := in.head(ctx, tx, c.topic, c.key)
+		switch {
+		case err != nil:
+			return err
+		case it == nil:
+			return in.next(ctx, tx, c.topic, c.key)
+		case it.err != nil:
+			after, err = in.settle(ctx, tx, it, it.err)
+			return err
+		case it.handler == nil: // its handler has been taken out
+			return in.remove(ctx, tx, it)
+		case !probing && in.breaker.isOpen(it.meta.Type):
+			return in.shelve(ctx, tx, it)
+		case it.handler.slow != nil:
+			slow = it
+			c.claim++
+			return in.claimKey(ctx, tx, c)
+		}
+		after, span, err = in.runFast(ctx, tx, it)
+		return err
+	})
+	switch {
+	case db.IsConflict(err):
+		return true, nil // again; nothing has been counted
+	case err != nil || !worked:
+		return false, err
+	case slow != nil:
+		return true, in.runSlow(ctx, slow, c)
+	}
+	if span != nil {
+		in.attempt(ctx, span)
+	}
+	if after != nil {
+		after()
+	}
+	return true, nil
+}
+
+// runFast runs an event in the transaction that removes it.
+func (in *Inbox) runFast(ctx context.Context, tx *db.Tx, it *item) (after func(), span *processSpan, err error) {
+	hctx, span := in.span(ctx, it)
+	failure := tx.Savepoint(ctx, func() error {
+		return guard(func() error {
+			if it.handler.batch != nil {
+				return it.handler.batch(hctx, tx, []delivery{it.delivery(span)})
+			}
+			return it.handler.one(hctx, tx, it.delivery(span))
+		})
+	})
+	if in.lost(ctx, failure) {
+		return nil, nil, failure
+	}
+	span.done(failure)
+	after, err = in.settle(ctx, tx, it, failure)
+	return after, span, err
+}
+
+// settle writes what became of an attempt, and returns what to do after the commit.
+func (in *Inbox) settle(ctx context.Context, tx *db.Tx, it *item, failure error) (after func(), err error) {
+	typ := it.meta.Type
+	if failure == nil {
+		return func() { in.resume(ctx, typ) }, in.remove(ctx, tx, it)
+	}
+	v := in.judge(it, failure)
+	if err := in.keep(ctx, tx, it, &v); err != nil {
+		return nil, err
+	}
+	return func() {
+		in.failed(ctx, it, &v)
+		if v.state == unavailable {
+			in.breaker.fail(typ, time.Now())
+		} else {
+			in.resume(ctx, typ) // it was reached, even if it refused
+		}
+	}, nil
+}
+
+// shelve lets a key wait for what its first event needs.
+func (in *Inbox) shelve(ctx context.Context, tx *db.Tx, it *item) error {
+	_, err := tx.Exec(ctx, `update waiting_key set state = 'unavailable', type = $4 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, it.Topic, it.keyBytes(), it.meta.Type)
+	return err
+}
+
+// claimKey marks a key as running, for others to leave alone until the claim ends.
+func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
+	_, err := tx.Exec(ctx, `update waiting_key set state = 'running', claim = $4, due = now_micros() + $5 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, c.topic, c.key, c.claim, in.cfg.Claim.Microseconds())
+	if err != nil {
+		return fmt.Errorf("claim a key: %w", err)
+	}
+	return nil
+}
+
+// runSlow runs an effect outside any transaction and then writes its end, if the claim still
+// holds. A database that is away meanwhile is waited for: the effect has happened.
+func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
+	hctx, cancel := context.WithTimeout(ctx, in.cfg.Claim)
+	defer cancel()
+	hctx, span := in.span(hctx, it)
+	var done Done
+	failure := guard(func() (err error) {
+		done, err = it.handler.slow(hctx, it.delivery(span))
+		return err
+	})
+	span.done(failure)
+	for attempt := 1; ; attempt++ {
+		after, err := in.finish(ctx, it, c, done, failure)
+		if err == nil {
+			in.attempt(ctx, span)
+			if after != nil {
+				after()
+			}
+			return nil
+		}
+		if stopped(ctx) && attempt >= finishFor {
+			return err
+		}
+		in.cfg.Log.WarnContext(ctx, "a slow effect's end cannot be written yet", "key", it.meta.Subject, "error", err)
+		wait(ctx, in.backoff(min(attempt, 5)))
+	}
+}
+
+// finish ends a claim. If the key's claim number has moved on, somebody else has the key,
+// and nothing is written.
+func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, failure error) (after func(), err error) {
+	err = in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		var claim int64
+		row := tx.QueryRow(ctx, `select claim from waiting_key where group_name = $1 and topic = $2 and key = $3`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key)
+		switch err := row.Scan(&claim); {
+		case errors.Is(err, sql.ErrNoRows), err == nil && claim != c.claim:
+			in.cfg.Log.WarnContext(ctx, "claim lost", "topic", it.Topic, "key", it.meta.Subject, "event_id", it.meta.ID)
+			after = nil
+			return nil
+		case err != nil:
+			return err
+		}
+		result := failure
+		if result == nil && done != nil {
+			result = tx.Savepoint(ctx, func() error { return guard(func() error { return done(ctx, tx) }) })
+			if in.lost(ctx, result) {
+				return result
+			}
+		}
+		it := *it // a repetition must not count the attempt twice
+		after, err = in.settle(ctx, tx, &it, result)
+		return err
+	})
+	return after, err
+}
+
+// probe tries one event of a type whose circuit is open.
+func (in *Inbox) probe(ctx context.Context) (more bool, err error) {
+	typ, due := in.breaker.probe(time.Now())
+	if !due {
+		return false, nil
+	}
+	defer in.breaker.giveUp(typ, time.Now()) // does nothing once the probe has an outcome
+	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, true, typ)
+	if err == nil && !worked {
+		in.breaker.succeed(typ) // nothing waits any more
+	}
+	return false, err
+}
+
+// resume lets all keys go on that waited for what a type needs.
+func (in *Inbox) resume(ctx context.Context, typ string) {
+	if !in.breaker.succeed(typ) {
+		return
+	}
+	in.cfg.Log.InfoContext(ctx, "available again", "type", typ)
+	for {
+		// Keys that are locked are left out, so that no lock is waited for out of order;
+		// findUnavailable sees to them.
+		n, err := in.db.Exec(ctx, `update waiting_key set state = 'retrying', due = now_micros() where group_name = $1 and (topic, key) in (
+			select topic, key from waiting_key where group_name = $1 and state = 'unavailable' and type = $2 limit 1000`+in.db.SkipLocked()+`)`, in.cfg.Group, typ)
+		if err != nil || n == 0 {
+			break
+		}
+	}
+	in.Wake()
+}
+
+// findUnavailable opens the circuits of what waits in the database, put there by another
+// process or an earlier one, so that this one probes too.
+func (in *Inbox) findUnavailable(ctx context.Context) (more bool, err error) {
+	rows, err := in.db.Query(ctx, `select distinct type from waiting_key where group_name = $1 and state = 'unavailable'`, in.cfg.Group)
+	types, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
+	for _, typ := range types {
+		in.breaker.found(typ, time.Now())
+	}
+	return false, err
+}

@@ -1,0 +1,134 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// An offset is committed when Process has returned nil for every record before it. A commit
+// takes all partitions that have moved since the last one. The first one is sent at once,
+// those that follow at most every commitEvery: each is a write to the brokers' log, and a
+// crash in between costs no more than reading a few records again.
+const (
+	commitEvery = 50 * time.Millisecond
+	commitRetry = time.Second
+)
+
+// commitLoop commits what finished, until ctx ends. A failed commit loses nothing: the next
+// one carries the same partitions, with newer offsets.
+func (c *Consumer) commitLoop(ctx context.Context, cl *kgo.Client) {
+	for {
+		select {
+		case <-c.commits:
+		case <-ctx.Done():
+			return
+		}
+		pause := commitEvery
+		if err := c.commit(ctx, cl); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("commit failed, the next one repeats it", "group", c.cfg.Group, "error", err)
+			c.metrics.commitFailed()
+			signal(c.commits)
+			pause = commitRetry
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// commitWithRetry commits all that is done, and gives up when ctx ends or the group has gone
+// on without us.
+func (c *Consumer) commitWithRetry(ctx context.Context, cl *kgo.Client) error {
+	for {
+		err := c.commit(ctx, cl)
+		if err == nil || !retriable(err) {
+			return err
+		}
+		select {
+		case <-time.After(commitEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func retriable(err error) bool {
+	return kerr.IsRetriable(err) || errors.Is(err, kerr.RebalanceInProgress)
+}
+
+// commit sends one commit and waits for its answer; ctx and the commit timeout bound it.
+// Offsets of a partition only ever rise: done does, commitMu keeps two commits from passing
+// each other, and one that reaches the broker after we have lost the partition carries a
+// generation that the broker refuses.
+func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
+	c.commitMu.Lock()
+	defer c.commitMu.Unlock()
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	for _, p := range c.owned() {
+		if done, ok := p.uncommitted(); ok {
+			if offsets[p.topic] == nil {
+				offsets[p.topic] = map[int32]kgo.EpochOffset{}
+			}
+			offsets[p.topic][p.id] = done
+		}
+	}
+	if len(offsets) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timing.commit)
+	defer cancel()
+	var failed error
+	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if failed = err; err == nil {
+			failed = c.settle(offsets, req, resp)
+		}
+	})
+	return failed
+}
+
+// settle notes what the broker has accepted, and returns the first error of those it refused.
+func (c *Consumer) settle(offsets map[string]map[int32]kgo.EpochOffset, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) error {
+	names := map[[16]byte]string{}
+	for _, t := range req.Topics {
+		names[t.TopicID] = t.Topic
+	}
+	var failed error
+	for _, t := range resp.Topics {
+		topic := t.Topic
+		if topic == "" { // newer brokers answer with the topic's ID
+			topic = names[t.TopicID]
+		}
+		for _, r := range t.Partitions {
+			if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+				if failed == nil {
+					failed = fmt.Errorf("%s/%d: %w", topic, r.Partition, err)
+				}
+				continue
+			}
+			if p := c.partition(topic, r.Partition); p != nil {
+				p.commitAccepted(offsets[topic][r.Partition].Offset)
+			}
+		}
+	}
+	return failed
+}
+
+func (p *partition) uncommitted() (kgo.EpochOffset, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done, p.done.Offset > p.committed
+}
+
+func (p *partition) commitAccepted(offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.committed = max(p.committed, offset)
+}

@@ -1,0 +1,328 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/kafka"
+)
+
+// patience bounds every wait of these tests; none takes nearly that long.
+const patience = 60 * time.Second
+
+// fake starts a broker in this process, on loopback.
+func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// brokers returns the real broker's addresses if there is one, else a fake one's.
+func brokers(t testing.TB) []string {
+	t.Helper()
+	if real := os.Getenv("KAFKA_BROKERS"); real != "" {
+		return strings.Split(real, ",")
+	}
+	return fake(t).ListenAddrs()
+}
+
+// names are unique, so that tests can share a broker.
+var nameCount atomic.Int64
+
+func unique(t testing.TB, what string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, t.Name())
+	return fmt.Sprintf("%s-%s-%d-%d", what, clean[:min(len(clean), 60)], os.Getpid()+int(time.Now().UnixNano()%1e6), nameCount.Add(1))
+}
+
+func newTopic(t testing.TB, addrs []string, partitions int32) string {
+	t.Helper()
+	topic := unique(t, "topic")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := kafka.Provision(ctx, kafka.Config{Brokers: addrs}, []kafka.Topic{{Name: topic, Partitions: partitions}}); err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+func newProducer(t testing.TB, cfg kafka.Config) *kafka.Producer {
+	t.Helper()
+	p, err := kafka.NewProducer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// publish writes records and wants all of them acknowledged.
+func publish(t testing.TB, addrs []string, records ...event.Record) {
+	t.Helper()
+	p, err := kafka.NewProducer(kafka.Config{Brokers: addrs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if errs := p.Publish(ctx, records); errs != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+}
+
+// numbered are n records of topic, over the given keys in turn; their values are "<key>:<i>"
+// with i rising per key.
+func numbered(topic string, from, n int, keys ...string) []event.Record {
+	var out []event.Record
+	for i := from; i < from+n; i++ {
+		for _, k := range keys {
+			out = append(out, event.Record{Topic: topic, Key: []byte(k), Value: fmt.Appendf(nil, "%s:%d", k, i)})
+		}
+	}
+	return out
+}
+
+func keys(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("key-%d", i)
+	}
+	return out
+}
+
+// recorder is a processor that remembers what it was given.
+type recorder struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced with every batch
+	batches []event.Batch
+	values  map[string]int // how often each value was done
+	byKey   map[string][]string
+	// before decides about a batch; nil accepts it.
+	before func(ctx context.Context, b event.Batch) error
+}
+
+func newRecorder() *recorder {
+	return &recorder{changed: make(chan struct{}), values: map[string]int{}, byKey: map[string][]string{}}
+}
+
+func (r *recorder) Process(ctx context.Context, b event.Batch) error {
+	if r.before != nil {
+		if err := r.before(ctx, b); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.batches = append(r.batches, b)
+	for _, rec := range b.Records {
+		r.values[string(rec.Value)]++
+		r.byKey[string(rec.Key)] = append(r.byKey[string(rec.Key)], string(rec.Value))
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return nil
+}
+
+// wait blocks until ok holds; ok is called with the recorder locked.
+func (r *recorder) wait(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		r.mu.Lock()
+		done, changed := ok(), r.changed
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("waiting for %s: %d values done", what, len(r.values))
+		}
+	}
+}
+
+// waitFor blocks until n different values have been done.
+func (r *recorder) waitFor(t testing.TB, n int) {
+	t.Helper()
+	r.wait(t, fmt.Sprintf("%d values", n), func() bool { return len(r.values) >= n })
+}
+
+// inOrder fails unless the first sight of each key's values is 0, 1, 2 …
+func (r *recorder) inOrder(t testing.TB) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, values := range r.byKey {
+		seen := map[string]bool{}
+		for _, v := range values {
+			if seen[v] {
+				continue
+			}
+			if want := fmt.Sprintf("%s:%d", key, len(seen)); v != want {
+				t.Errorf("key %s: got %s as first sight, want %s", key, v, want)
+			}
+			seen[v] = true
+		}
+	}
+}
+
+// running is a consumer that runs.
+type running struct {
+	*kafka.Consumer
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// stop ends Run and returns its error.
+func (r *running) stop(t testing.TB) error {
+	t.Helper()
+	r.cancel()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		return err
+	case <-time.After(patience):
+		t.Fatal("Run does not return")
+		return nil
+	}
+}
+
+// consume runs a consumer until the test ends. Rebalances are noticed fast.
+func consume(t testing.TB, cfg kafka.Config, p kafka.Processor, tune func(*kafka.Consumer), topics ...string) *running {
+	t.Helper()
+	cfg.Opts = append([]kgo.Opt{kgo.HeartbeatInterval(100 * time.Millisecond)}, cfg.Opts...)
+	c, err := kafka.NewConsumer(cfg, topics, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetBackoff(time.Millisecond, 20*time.Millisecond)
+	if tune != nil {
+		tune(c)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{Consumer: c, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		if err := r.stop(t); err != nil {
+			t.Logf("Run: %v", err)
+		}
+	})
+	return r
+}
+
+// committed is the group's offset of each partition of topic; absent ones are not committed.
+func committed(t testing.TB, addrs []string, group, topic string) map[int32]int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	offsets, err := admin(t, addrs).FetchOffsets(ctx, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int32]int64{}
+	offsets.Each(func(o kadm.OffsetResponse) {
+		if o.Topic == topic && o.At >= 0 {
+			out[o.Partition] = o.At
+		}
+	})
+	return out
+}
+
+func sum(offsets map[int32]int64) (n int64) {
+	for _, o := range offsets {
+		n += o
+	}
+	return n
+}
+
+func admin(t testing.TB, addrs []string) *kadm.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+// eventually asks again and again, without a fixed pause, until ok holds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s", what)
+		}
+		<-tick.C
+	}
+}
+
+// logbook is a logger whose lines can be searched and waited for.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logbook) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// line returns the first line that holds all parts, or "".
+func (l *logbook) line(parts ...string) string {
+	for line := range strings.Lines(l.String()) {
+		has := true
+		for _, p := range parts {
+			has = has && strings.Contains(line, p)
+		}
+		if has {
+			return line
+		}
+	}
+	return ""
+}
+
+func (l *logbook) wait(t testing.TB, parts ...string) string {
+	t.Helper()
+	eventually(t, fmt.Sprintf("a log line with %q in\n%s", parts, l), func() bool { return l.line(parts...) != "" })
+	return l.line(parts...)
+}

@@ -1,0 +1,121 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// fault is why a partition is not fetched. One that is final lasts as long as the assignment:
+// records are lost, or can only be skipped, and that is for a person to decide. Any other is
+// tried again with every look of the watch.
+type fault struct {
+	reason string // a metric's label, empty for none
+	final  bool
+}
+
+func faultOf(err error) fault {
+	switch {
+	case isError[*kgo.ErrDataLoss](err):
+		// The client would go on at the new end of the log.
+		return fault{"data_loss", true}
+	case errors.Is(err, errBackwards):
+		return fault{"offset_backwards", true}
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		// Final also where the position lies behind the end: once the log has grown past
+		// it, the broker would accept it, and what came before would be skipped.
+		return fault{"offset_out_of_range", true}
+	case errors.Is(err, kgo.ErrMaxDecompress):
+		return fault{"batch_too_large", true}
+	case errors.Is(err, kerr.UnknownTopicID):
+		// The client never takes up a recreated topic, so trying again skips nothing.
+		return fault{"topic_recreated", false}
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fault{"forbidden", false}
+	}
+	return fault{"fetch_failed", false}
+}
+
+func isError[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// fetchFailed handles an error of a poll. The client hands out only those that it does not
+// retry, and then fetches the partition again at once, so that without a pause a lasting
+// error would make a busy loop.
+func (c *Consumer) fetchFailed(cl *kgo.Client, topic string, id int32, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
+		return // the end of Run
+	}
+	p := c.partition(topic, id)
+	if p == nil { // of the group, or of a whole topic; the client backs off and tries again
+		c.cfg.Log.Error("consuming failed, trying again", "group", c.cfg.Group, "topic", topic, "error", err)
+		return
+	}
+	if f := faultOf(err); p.fail(f) {
+		c.tasks.Go(func() { c.report(cl, p, f, err) })
+	}
+}
+
+// fail stops fetching; false if the partition is stopped already.
+func (p *partition) fail(f fault) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fault.reason != "" {
+		return false
+	}
+	p.fault = f
+	p.pause()
+	return true
+}
+
+// retry resumes a partition whose fault is not final.
+func (p *partition) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.fault.final {
+		p.fault = fault{}
+		p.pause()
+	}
+}
+
+// report says what happened to a partition, with the range that is lost as far as the brokers
+// tell it, and what to do. It asks them, and so is not for the polling goroutine.
+func (c *Consumer) report(cl *kgo.Client, p *partition, f fault, err error) {
+	ctx, cancel := context.WithTimeout(c.work, 5*time.Second)
+	defer cancel()
+	position, start, end := p.position(), int64(-1), int64(-1)
+	admin := kadm.NewClient(cl)
+	if l, ok := listed(admin.ListStartOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
+		start = l.Offset
+	}
+	if l, ok := listed(admin.ListEndOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
+		end = l.Offset
+	}
+	attrs := []any{"reason", f.reason, "error", err, "position", position, "log_start", start, "log_end", end}
+	if !f.final {
+		p.log.Error("partition cannot be read, trying again", attrs...)
+		return
+	}
+	if position >= 0 && start > position {
+		attrs = append(attrs, "lost_from", position, "lost_to", start-1)
+		c.metrics.recordsLost(p.topic, p.id, start-position)
+	}
+	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step",
+		"decide where to go on, stop the group's members, set the group's offset of this partition, start again")...)
+}
+
+// listed drops the error of a listing: what could not be listed is absent from it.
+func listed(l kadm.ListedOffsets, _ error) kadm.ListedOffsets { return l }
+
+// position is the offset at which the partition is read next.
+func (p *partition) position() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}

@@ -1,0 +1,139 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/event"
+)
+
+// Producer writes windows of records, each to the end before the next. Its methods may be
+// called concurrently.
+type Producer struct {
+	opts   []kgo.Opt
+	tracer trace.Tracer
+	log    *slog.Logger
+	sent   metric.Int64Counter
+	turn   chan struct{} // held by the Publish under way
+	client atomic.Pointer[kgo.Client]
+}
+
+// NewProducer returns a producer that connects with its first record. An error names the
+// variable at fault. It must be closed.
+func NewProducer(cfg Config) (*Producer, error) {
+	cfg = cfg.withDefaults()
+	opts, err := cfg.clientOpts(
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		// Java's default: murmur2 of the key; without a key, a partition per batch.
+		kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)),
+		// Snappy costs the least of those that every client reads, and the headers, which
+		// are most of a small event, shrink well with any.
+		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(batchMaxBytes),
+		kgo.ManualFlushing(),
+		kgo.MaxBufferedRecords(math.MaxInt32), // the caller's window is the bound
+		kgo.UnknownTopicRetries(2),
+		kgo.WithHooks(placedHook{}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	p := &Producer{opts: opts, tracer: cfg.Tracer, log: cfg.Log, turn: make(chan struct{}, 1)}
+	if p.sent, err = cfg.Meter.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"),
+		metric.WithDescription("Records that were sent, or failed to be.")); err != nil {
+		return nil, err
+	}
+	return p, p.connect()
+}
+
+func (p *Producer) connect() error {
+	cl, err := kgo.NewClient(p.opts...)
+	if err != nil {
+		return fmt.Errorf("kafka producer: %w", err)
+	}
+	p.client.Store(cl)
+	return nil
+}
+
+// Publish writes a window of records and blocks until each of them is acknowledged by all
+// in-sync replicas or has failed, or ctx ends. nil says that all are acknowledged; otherwise
+// there is one entry per record, nil for those that are. A record that failed may have been
+// written all the same; to publish it again is safe for consumers that drop known IDs.
+//
+// Records that share a topic and a key are written in the order of the window, and none of
+// them after one that failed. When Publish returns, no record of the window will be written
+// any more. With the brokers away it blocks until ctx ends. Another Publish waits for its
+// turn. The partition follows from the key; Timestamp is when it is published. An error wraps
+// event.ErrTopic if its whole topic is missing or forbidden.
+func (p *Producer) Publish(ctx context.Context, records []event.Record) []error {
+	if len(records) == 0 {
+		return nil
+	}
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return newWindow(records).all(ctx.Err())
+	}
+	w := newWindow(records)
+	w.trace(p.tracer)
+	cl := p.client.Load()
+	w.publish(ctx, cl)
+	if w.spoiled() {
+		p.replace(cl)
+	}
+	p.count(w)
+	return w.result()
+}
+
+// replace gives up a client that failed a record. It might write what it has left of the
+// window (after a partition's failure it goes on with whatever comes later), it never takes
+// up a topic that was recreated, and its numbering of the producer's batches has a gap. A new
+// one knows nothing of the window.
+func (p *Producer) replace(cl *kgo.Client) {
+	cl.Close()
+	if err := p.connect(); err != nil { // the options were valid before
+		p.log.Error("replacing the producer's client failed", "error", err)
+	}
+}
+
+func (p *Producer) count(w *window) {
+	type label struct {
+		topic string
+		err   attribute.KeyValue
+	}
+	n := map[label]int64{}
+	for i := range w.records {
+		l := label{topic: w.records[i].Topic}
+		if err := w.slots[i].err; err != nil {
+			l.err = errorType(err)
+		}
+		n[l]++
+	}
+	for l, n := range n {
+		attrs := []attribute.KeyValue{semconv.MessagingSystemKafka, semconv.MessagingOperationName("send"), semconv.MessagingDestinationName(l.topic)}
+		if l.err.Valid() {
+			attrs = append(attrs, l.err)
+		}
+		p.sent.Add(context.Background(), n, metric.WithAttributes(attrs...))
+	}
+}
+
+// Ping asks any broker for an answer; an error says that none gave one before ctx ended.
+func (p *Producer) Ping(ctx context.Context) error { return p.client.Load().Ping(ctx) }
+
+// Close waits for the Publish under way and closes the connections. The producer must not be
+// used afterwards.
+func (p *Producer) Close() {
+	p.turn <- struct{}{}
+	p.client.Load().Close()
+}

@@ -1,0 +1,152 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Topic declares a topic.
+type Topic struct {
+	Name string
+	// Partitions is fixed for the life of the topic: a change would move keys to other
+	// partitions, and their order would be lost.
+	Partitions int32
+	// Retention is how long records are kept; 0 leaves it to the brokers.
+	Retention time.Duration
+}
+
+// Provision creates the topics that are missing, sets the retention of those that have
+// another, and changes nothing else. It may run again, and beside another. If the partition
+// count of any topic differs, it changes nothing and returns an error that names topic, have
+// and want.
+func Provision(ctx context.Context, cfg Config, topics []Topic) error {
+	opts, err := cfg.withDefaults().clientOpts()
+	if err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	defer cl.Close()
+	admin := kadm.NewClient(cl)
+	missing, err := compare(ctx, admin, topics)
+	if err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	for _, t := range missing {
+		err := create(ctx, admin, t)
+		if errors.Is(err, kerr.TopicAlreadyExists) { // another run came first: let it be judged
+			_, err = compare(ctx, admin, []Topic{t})
+		}
+		if err != nil {
+			return fmt.Errorf("provision: create topic %s: %w", t.Name, err)
+		}
+	}
+	if err := correctRetention(ctx, admin, topics); err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	return nil
+}
+
+// compare returns the topics that do not exist, and an error if one exists otherwise.
+func compare(ctx context.Context, admin *kadm.Client, topics []Topic) (missing []Topic, err error) {
+	if len(topics) == 0 {
+		return nil, nil
+	}
+	have, err := admin.ListTopics(ctx, names(topics)...)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	var errs []error
+	for _, t := range topics {
+		switch d := have[t.Name]; {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+			missing = append(missing, t)
+		case d.Err != nil:
+			errs = append(errs, fmt.Errorf("topic %s: %w", t.Name, d.Err))
+		case len(d.Partitions) != int(t.Partitions):
+			errs = append(errs, fmt.Errorf("topic %s has %d partitions, declared are %d: the count of a live topic never changes, because its keys would move; "+
+				"declare %d, or move to a topic of another name", t.Name, len(d.Partitions), t.Partitions, len(d.Partitions)))
+		}
+	}
+	return missing, errors.Join(errs...)
+}
+
+// create leaves the replication factor to the brokers. Those that have no valid default get
+// as many replicas as there are brokers, at most three.
+func create(ctx context.Context, admin *kadm.Client, t Topic) error {
+	configs := map[string]*string{}
+	if t.Retention > 0 {
+		configs[retention] = t.retention()
+	}
+	_, err := admin.CreateTopic(ctx, t.Partitions, -1, configs, t.Name)
+	if !errors.Is(err, kerr.InvalidReplicationFactor) {
+		return err
+	}
+	brokers, err := admin.ListBrokers(ctx)
+	if err != nil {
+		return fmt.Errorf("list brokers: %w", err)
+	}
+	_, err = admin.CreateTopic(ctx, t.Partitions, int16(min(len(brokers), 3)), configs, t.Name)
+	return err
+}
+
+const retention = "retention.ms"
+
+func (t Topic) retention() *string {
+	s := strconv.FormatInt(t.Retention.Milliseconds(), 10)
+	return &s
+}
+
+func correctRetention(ctx context.Context, admin *kadm.Client, topics []Topic) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	configs, err := admin.DescribeTopicConfigs(ctx, names(topics)...)
+	if err != nil {
+		return fmt.Errorf("describe topics: %w", err)
+	}
+	for _, t := range topics {
+		if t.Retention == 0 || !differs(configs, t) {
+			continue
+		}
+		set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: retention, Value: t.retention()}}
+		answers, err := admin.AlterTopicConfigs(ctx, set, t.Name)
+		if err == nil {
+			_, err = answers.On(t.Name, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+		}
+		if err != nil {
+			return fmt.Errorf("set retention of topic %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+func differs(configs kadm.ResourceConfigs, t Topic) bool {
+	of, err := configs.On(t.Name, nil)
+	if err != nil || of.Err != nil {
+		return true // the attempt to set it says what is wrong
+	}
+	for _, c := range of.Configs {
+		if c.Key == retention {
+			return c.MaybeValue() != *t.retention()
+		}
+	}
+	return true
+}
+
+func names(topics []Topic) []string {
+	all := make([]string, len(topics))
+	for i, t := range topics {
+		all[i] = t.Name
+	}
+	return all
+}

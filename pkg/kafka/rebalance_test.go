@@ -1,0 +1,420 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/kafka"
+)
+
+// exclusive fails the test when two members work on one partition at the same time.
+type exclusive struct {
+	t      testing.TB
+	mu     sync.Mutex
+	active map[string]string
+}
+
+func (e *exclusive) around(member string, b event.Batch, work func() error) error {
+	where := fmt.Sprintf("%s/%d", b.Topic, b.Partition)
+	e.mu.Lock()
+	if other, ok := e.active[where]; ok {
+		e.t.Errorf("%s: %s begins while %s is at work", where, member, other)
+	}
+	e.active[where] = member
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.active, where)
+	}()
+	return work()
+}
+
+// member is a processor of one of several members that share a recorder.
+type member struct {
+	name string
+	all  *recorder
+	only *exclusive
+	work func(ctx context.Context, b event.Batch) error // nil does nothing
+}
+
+func (m *member) Process(ctx context.Context, b event.Batch) error {
+	return m.only.around(m.name, b, func() error {
+		if m.work != nil {
+			if err := m.work(ctx, b); err != nil {
+				return err
+			}
+		}
+		return m.all.Process(ctx, b)
+	})
+}
+
+func TestConsumer_Revoke(t *testing.T) {
+	t.Parallel()
+
+	t.Run("waits for the batch in hand and commits it: nothing lost, nothing read twice", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 4), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 100, keys(20)...)...)
+		rec, only := newRecorder(), &exclusive{t: t, active: map[string]string{}}
+		inHand, carryOn := make(chan struct{}, 100), make(chan struct{})
+		a := &member{name: "a", all: rec, only: only, work: func(context.Context, event.Batch) error {
+			inHand <- struct{}{}
+			<-carryOn
+			return nil
+		}}
+		consume(t, kafka.Config{Brokers: addrs, Group: group}, a, nil, topic)
+		for range 4 {
+			<-inHand
+		}
+		b := consume(t, kafka.Config{Brokers: addrs, Group: group}, &member{name: "b", all: rec, only: only}, nil, topic)
+		eventually(t, "b in the group", b.Joined) // and a is asked to give up two partitions
+		close(carryOn)
+		rec.waitFor(t, 2000)
+		publish(t, addrs, numbered(topic, 100, 20, keys(20)...)...)
+		rec.waitFor(t, 2400)
+		rec.inOrder(t)
+		once(t, rec)
+	})
+
+	t.Run("cancels a batch in hand that takes too long, and the next member reads it again", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 2), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 50, keys(10)...)...)
+		rec, only := newRecorder(), &exclusive{t: t, active: map[string]string{}}
+		inHand := make(chan struct{}, 100)
+		a := &member{name: "a", all: rec, only: only, work: func(ctx context.Context, _ event.Batch) error {
+			inHand <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		first := consume(t, kafka.Config{Brokers: addrs, Group: group}, a,
+			func(c *kafka.Consumer) { c.SetHandTimeout(50 * time.Millisecond) }, topic)
+		<-inHand
+		<-inHand
+		consume(t, kafka.Config{Brokers: addrs, Group: group}, &member{name: "b", all: rec, only: only}, nil, topic)
+		rec.wait(t, "a partition at b", func() bool { return len(rec.values) > 0 })
+		if err := first.stop(t); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		rec.waitFor(t, 500)
+		rec.inOrder(t)
+	})
+
+	t.Run("a storm of members joining and leaving loses nothing and keeps the order", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 6), unique(t, "group")
+		rec, only := newRecorder(), &exclusive{t: t, active: map[string]string{}}
+		cfg := kafka.Config{Brokers: addrs, Group: group}
+		join := func(name string) *running {
+			return consume(t, cfg, &member{name: name, all: rec, only: only}, nil, topic)
+		}
+		stay := join("stays")
+		for i := range 5 {
+			publish(t, addrs, numbered(topic, i*100, 100, keys(30)...)...)
+			other := join(fmt.Sprint("guest ", i))
+			rec.waitFor(t, (i+1)*3000)
+			if err := other.stop(t); err != nil {
+				t.Errorf("guest: %v", err)
+			}
+		}
+		if err := stay.stop(t); err != nil {
+			t.Errorf("stays: %v", err)
+		}
+		rec.inOrder(t)
+		once(t, rec)
+		if got := sum(committed(t, addrs, group, topic)); got != 15000 {
+			t.Errorf("committed: got %d, want 15000", got)
+		}
+	})
+}
+
+// once fails if anything was done twice: no member was killed.
+func once(t testing.TB, rec *recorder) {
+	t.Helper()
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	for v, n := range rec.values {
+		if n != 1 {
+			t.Fatalf("%s: done %d times, want once", v, n)
+		}
+	}
+}
+
+// stuckPoll holds back one poll after its records have left the client's buffer.
+type stuckPoll struct {
+	armed, caught atomic.Bool
+	release       chan struct{}
+}
+
+func (s *stuckPoll) OnFetchRecordUnbuffered(*kgo.Record, bool) {
+	if s.armed.Load() && s.caught.CompareAndSwap(false, true) {
+		<-s.release
+	}
+}
+
+// A partition leaves and comes back while a poll holds records of it, and other records lie
+// before them unprocessed. If the poll's records reached the partition's next life, it would
+// commit past those.
+func TestConsumer_PollAndRevokeDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	addrs := fake(t).ListenAddrs()
+	topic, group := newTopic(t, addrs, 2), unique(t, "group")
+	publish(t, addrs, numbered(topic, 0, 100, keys(8)...)...)
+
+	rec, poll := newRecorder(), &stuckPoll{release: make(chan struct{})}
+	inHand, open := make(chan struct{}, 10000), make(chan struct{})
+	rec.before = func(ctx context.Context, _ event.Batch) error {
+		inHand <- struct{}{}
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	blocked, letGo := make(chan struct{}), sync.Once{}
+	a, b := &logbook{}, &logbook{}
+	consume(t, kafka.Config{Brokers: addrs, Group: group, Log: a.logger(), Opts: []kgo.Opt{
+		kgo.WithHooks(poll),
+		kgo.OnPartitionsCallbackBlocked(func(context.Context, *kgo.Client) { letGo.Do(func() { close(blocked) }) }),
+	}}, rec, func(c *kafka.Consumer) { c.SetHandTimeout(time.Millisecond) }, topic)
+	<-inHand
+	<-inHand
+	poll.armed.Store(true)
+	publish(t, addrs, numbered(topic, 100, 100, keys(8)...)...)
+	eventually(t, "a poll with records", poll.caught.Load)
+
+	other := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: b.logger()},
+		&member{all: newRecorder(), only: &exclusive{t: t, active: map[string]string{}}, work: func(context.Context, event.Batch) error {
+			return errors.New("does nothing")
+		}}, nil, topic)
+	select {
+	case <-blocked: // as it should be: the revoke waits for the poll
+		close(poll.release)
+		b.wait(t, "partitions assigned")
+		close(open)
+		_ = other.stop(t)
+	case <-revoked(a):
+		_ = other.stop(t)
+		close(open)
+		eventually(t, "the partition's return", func() bool { return len(linesOf(a, "partitions assigned")) >= 2 })
+		close(poll.release)
+	}
+	rec.waitFor(t, 1600)
+	rec.inOrder(t)
+}
+
+// revoked is closed when the member has revoked a partition.
+func revoked(book *logbook) <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(patience); time.Now().Before(end) && book.line("partitions revoked") == ""; {
+			<-tick.C
+		}
+	}()
+	return c
+}
+
+// stuckCommit holds back one commit just before it is built, by way of the client's log.
+type stuckCommit struct {
+	armed, caught, entered atomic.Bool
+	release                chan struct{}
+}
+
+func (*stuckCommit) Level() kgo.LogLevel { return kgo.LogLevelDebug }
+
+func (s *stuckCommit) Log(_ kgo.LogLevel, msg string, _ ...any) {
+	if msg == "entering OnPartitionsRevoked" && s.caught.Load() {
+		s.entered.Store(true)
+	}
+	if msg == "in CommitOffsetsSync" && s.armed.Load() && s.caught.CompareAndSwap(false, true) {
+		<-s.release
+	}
+}
+
+// A commit is held back between the choice of its offsets and the request. If the revoke of
+// one of its partitions did not wait for it, the next owner's offset would be set back.
+func TestConsumer_CommitDoesNotOutliveRevoke(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic, group := newTopic(t, addrs, 2), unique(t, "group")
+	commits := watchCommits(cluster)
+	stuck := &stuckCommit{release: make(chan struct{})}
+	rec := newRecorder()
+	consume(t, kafka.Config{Brokers: addrs, Group: group, Opts: []kgo.Opt{kgo.WithLogger(stuck)}}, rec, nil, topic)
+	publish(t, addrs, numbered(topic, 0, 10, keys(8)...)...)
+	rec.waitFor(t, 80)
+	eventually(t, "the first commits", func() bool { return sum(committed(t, addrs, group, topic)) == 80 })
+
+	stuck.armed.Store(true)
+	publish(t, addrs, numbered(topic, 10, 10, keys(8)...)...)
+	rec.waitFor(t, 160)
+	eventually(t, "a commit that is held back", stuck.caught.Load)
+	consume(t, kafka.Config{Brokers: addrs, Group: group}, rec, nil, topic)
+	eventually(t, "the revoke", stuck.entered.Load)
+	// A revoke that does not wait lets the other member come and commit further. It has
+	// about a second to do so, which it needs only if something is wrong.
+	publish(t, addrs, numbered(topic, 20, 10, keys(8)...)...)
+	limit := time.After(time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for wait := true; wait; {
+		select {
+		case <-limit:
+			wait = false
+		case <-tick.C:
+			wait = !commits.further(20 * 4)
+		}
+	}
+	close(stuck.release)
+	rec.waitFor(t, 240)
+	eventually(t, "all commits", func() bool { return sum(committed(t, addrs, group, topic)) == 240 })
+	commits.neverBack(t)
+}
+
+// commitLog is every offset that the broker was asked to commit, in order.
+type commitLog struct {
+	mu  sync.Mutex
+	all map[int32][]int64
+}
+
+func watchCommits(cluster *kfake.Cluster) *commitLog {
+	l := &commitLog{all: map[int32][]int64{}}
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, t := range r.(*kmsg.OffsetCommitRequest).Topics {
+			for _, p := range t.Partitions {
+				l.all[p.Partition] = append(l.all[p.Partition], p.Offset)
+			}
+		}
+		return nil, nil, false
+	})
+	return l
+}
+
+// further reports whether any partition was committed beyond n.
+func (l *commitLog) further(n int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, offsets := range l.all {
+		for _, o := range offsets {
+			if o > n {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (l *commitLog) neverBack(t testing.TB) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, offsets := range l.all {
+		for i := 1; i < len(offsets); i++ {
+			if offsets[i] < offsets[i-1] {
+				t.Errorf("partition %d: commits go back: %v", id, offsets)
+				break
+			}
+		}
+	}
+}
+
+func TestConsumer_Lost(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.GroupMinSessionTimeout(time.Millisecond))
+	addrs := cluster.ListenAddrs()
+	topic, group := newTopic(t, addrs, 2), unique(t, "group")
+	publish(t, addrs, numbered(topic, 0, 100, keys(8)...)...)
+	rec, book := newRecorder(), &logbook{}
+	inHand, cancelled := make(chan struct{}, 2), make(chan struct{}, 2)
+	var open atomic.Bool
+	rec.before = func(ctx context.Context, _ event.Batch) error {
+		if open.Load() {
+			return nil
+		}
+		inHand <- struct{}{}
+		<-ctx.Done()
+		cancelled <- struct{}{}
+		return nil // the worst there is: it says done, after the partition is gone
+	}
+	commits := watchCommits(cluster)
+	c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger(),
+		Opts: []kgo.Opt{kgo.SessionTimeout(time.Second)}}, rec, nil, topic)
+	<-inHand
+	<-inHand
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, TopLevel: true, Err: kerr.UnknownMemberID})
+	<-cancelled // the handler is told to stop at once
+	<-cancelled
+	open.Store(true)
+	rec.wait(t, "all of it again", func() bool {
+		twice := 0
+		for _, n := range rec.values {
+			twice += n
+		}
+		return twice == 1600 // nothing of the lost partitions was committed
+	})
+	book.wait(t, "partitions lost")
+	if fault.Hits() == 0 {
+		t.Error("the member was never thrown out")
+	}
+	if err := c.stop(t); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if got := sum(committed(t, addrs, group, topic)); got != 800 {
+		t.Errorf("committed: got %d, want 800", got)
+	}
+	commits.neverBack(t)
+}
+
+func TestConsumer_StaticMember(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic, group := newTopic(t, addrs, 2), unique(t, "group")
+	left := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.LeaveGroup}, Observe: true, Count: -1})
+	rec := newRecorder()
+	for i := range 3 {
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, InstanceID: "inventory-0"}, rec, nil, topic)
+		publish(t, addrs, numbered(topic, i*10, 10, keys(4)...)...)
+		rec.waitFor(t, (i+1)*40)
+		if err := c.stop(t); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	once(t, rec)
+	if got := left.Hits(); got != 0 {
+		t.Errorf("leave requests: got %d, want none from a static member", got)
+	}
+}
+
+func linesOf(book *logbook, part string) (lines []string) {
+	for line := range strings.Lines(book.String()) {
+		if strings.Contains(line, part) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,75 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const watchEvery = 10 * time.Second
+
+// watch looks at the topics from outside the group, again and again: whether they exist, and
+// how far they reach. A fetch tells the latter too, but not for a partition that is paused,
+// stopped or not ours yet, which is when one wants to know.
+func (c *Consumer) watch(ctx context.Context, cl *kgo.Client) {
+	missing := map[string]bool{}
+	for {
+		c.look(ctx, cl, missing)
+		select {
+		case <-time.After(c.timing.watch):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Consumer) look(ctx context.Context, cl *kgo.Client, missing map[string]bool) {
+	bounded, cancel := context.WithTimeout(ctx, watchEvery)
+	defer cancel()
+	offsets, err := kadm.NewClient(cl).ListCommittedOffsets(bounded, c.topics...)
+	if err != nil && ctx.Err() == nil {
+		c.cfg.Log.Warn("the brokers do not answer, trying again", "group", c.cfg.Group, "brokers", c.cfg.Brokers, "error", err)
+	}
+	for _, topic := range c.topics {
+		c.noteMissing(topic, offsets, missing)
+	}
+	offsets.Each(func(o kadm.ListedOffset) {
+		if p := c.partition(o.Topic, o.Partition); p != nil && o.Err == nil {
+			p.reaches(o.Offset)
+		}
+	})
+	for _, p := range c.owned() {
+		p.retry()
+	}
+}
+
+// noteMissing reports a topic that has gone, or has come. Nothing else has to be done: the
+// client asks for it every second, and joins the group when it is there.
+func (c *Consumer) noteMissing(topic string, offsets kadm.ListedOffsets, missing map[string]bool) {
+	of, ok := offsets[topic]
+	if !ok {
+		return // not known this time
+	}
+	gone := errors.Is(of[-1].Err, kerr.UnknownTopicOrPartition)
+	if gone == missing[topic] {
+		return
+	}
+	missing[topic] = gone
+	c.metrics.topicMissing(topic, gone)
+	if gone {
+		c.logger(topic).Warn("topic does not exist, waiting for it; provision it")
+	} else {
+		c.logger(topic).Info("topic exists now")
+	}
+}
+
+// reaches notes the log's end as seen from outside.
+func (p *partition) reaches(end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.logEnd = max(p.logEnd, end)
+}

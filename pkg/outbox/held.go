@@ -1,0 +1,96 @@
+package outbox
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"example.com/keyline/pkg/db"
+)
+
+// target is what is held back: the events of one key, or of a whole topic.
+type target struct{ topic, key string }
+
+// holds are the targets that are held back, with the time of their next probe.
+type holds map[target]hold
+
+type hold struct {
+	next  time.Time
+	pause time.Duration
+}
+
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// add holds a target back, longer each time, and reports whether it is new.
+func (h holds) add(t target, now time.Time) bool {
+	was, again := h[t]
+	pause := min(max(firstPause, 2*was.pause), lastPause)
+	h[t] = hold{now.Add(pause), pause}
+	return !again
+}
+
+func (h holds) due(now time.Time) (due []target) {
+	for t, hold := range h {
+		if !now.Before(hold.next) {
+			due = append(due, t)
+		}
+	}
+	return due
+}
+
+// filter leaves the held events out of a window. A held key is left out in all topics: it
+// is rare, and one list of keys is one plan.
+func (h holds) filter(d *db.DB) (where string, args []any) {
+	var topics []string
+	var keys [][]byte
+	for t := range h {
+		if t.key == "" {
+			topics = append(topics, t.topic)
+		} else {
+			keys = append(keys, []byte(t.key))
+		}
+	}
+	var conditions []string
+	if topics != nil {
+		cond, arg := d.In("topic", len(args)+1, topics)
+		conditions, args = append(conditions, "not ("+cond+")"), append(args, arg)
+	}
+	if keys != nil {
+		cond, arg := d.In("key", len(args)+1, keys)
+		conditions, args = append(conditions, "(key is null or not ("+cond+"))"), append(args, arg)
+	}
+	if conditions == nil {
+		return "", nil
+	}
+	return "where " + strings.Join(conditions, " and "), args
+}
+
+// observe registers the gauges of the outbox.
+func (o *Outbox) observe() (unregister func(), err error) {
+	pending, err := o.cfg.Meter.Int64ObservableGauge("outbox_pending", metric.WithDescription("Events that wait to be published."))
+	if err != nil {
+		return nil, err
+	}
+	oldest, err := o.cfg.Meter.Float64ObservableGauge("outbox_oldest_age_seconds", metric.WithDescription("How long the oldest of them has waited."))
+	if err != nil {
+		return nil, err
+	}
+	reg, err := o.cfg.Meter.RegisterCallback(func(ctx context.Context, obs metric.Observer) error {
+		n, age, err := o.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		obs.ObserveInt64(pending, n)
+		obs.ObserveFloat64(oldest, age.Seconds())
+		return nil
+	}, pending, oldest)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = reg.Unregister() }, nil
+}

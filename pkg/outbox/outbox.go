@@ -1,0 +1,187 @@
+package outbox
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+// Migrations are the tables of an outbox, for [db.DB.Migrate].
+var Migrations = db.Migrations{Owner: "outbox", Files: files}
+
+// MaxEvent is the size in bytes that an encoded event with its headers may have. A broker
+// refuses records above 1 MB; better the request fails than the relay.
+const MaxEvent = 900_000
+
+// ErrTooLarge is wrapped by the error of an event above [MaxEvent].
+var ErrTooLarge = errors.New("event too large")
+
+// Config is what an outbox may be told.
+type Config struct {
+	// Source is the publishing service, such as "/order": ce_source of its events.
+	Source string
+	// Window is how many rows the relay publishes at a time; 1,000 if 0.
+	Window int
+	// Lease is how long another relay waits for one that has vanished; 10 s if 0.
+	Lease time.Duration
+	// Idle is how often the relay looks for rows that it was not woken for, such as those
+	// of another replica; 20 ms if 0.
+	Idle time.Duration
+
+	Meter metric.Meter
+	Log   *slog.Logger
+}
+
+// Outbox saves events and relays them. It is safe for concurrent use.
+type Outbox struct {
+	db    *db.DB
+	codec *codec.Codec
+	cfg   Config
+	wake  chan struct{}
+	owner string
+}
+
+// New makes the outbox of one service. Its tables are made by [Migrations].
+func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
+	if cfg.Window == 0 {
+		cfg.Window = 1000
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 10 * time.Second
+	}
+	if cfg.Idle == 0 {
+		cfg.Idle = 20 * time.Millisecond
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = noop.Meter{}
+	}
+	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner()}
+}
+
+// Append saves an event: it reaches its topic at least once if tx commits, and never if it
+// does not. The caller has raised the aggregate's version to the one given, in tx, and so
+// holds the lock of its row until the commit; that is what keeps the events of a key in
+// order. The event is encoded now, with the cause's trace context beside it (ctx's, if it
+// has none), so that an event which cannot be published fails its request.
+func (o *Outbox) Append(ctx context.Context, tx *db.Tx, version int64, cause event.Cause, data event.Payload) error {
+	value, err := o.codec.Encode(data)
+	if err != nil {
+		return fmt.Errorf("encode %T: %w", data, err)
+	}
+	typ := codec.FullName(data.Schema())
+	p := o.pending(tx)
+	// The first ID of its kind stands for cause and type when the ordinals are counted.
+	kind := event.NewID(o.cfg.Source, cause, typ, 0)
+	meta := event.Meta{
+		ID:          event.NewID(o.cfg.Source, cause, typ, p.counts[kind]),
+		Type:        typ,
+		Source:      o.cfg.Source,
+		Subject:     data.Key(),
+		Time:        time.Now(),
+		Version:     version,
+		CausationID: cause.EventID(),
+	}
+	headers := event.WithSpanContext(meta.Headers(), cause.Trace(ctx))
+	return p.add(row{topic: data.Topic(), key: []byte(data.Key()), value: value, headers: headers, kind: kind})
+}
+
+// AppendRaw saves a record whose key, value and headers are published as they are, such as
+// a dead letter. Above [MaxEvent] it fails with [ErrTooLarge].
+func (o *Outbox) AppendRaw(_ context.Context, tx *db.Tx, r event.Record) error {
+	return o.pending(tx).add(row{topic: r.Topic, key: r.Key, value: r.Value, headers: r.Headers})
+}
+
+// row is an event on its way into the table.
+type row struct {
+	topic      string
+	key, value []byte
+	headers    []event.Header
+	kind       string // empty for raw records
+}
+
+// pending gathers the rows of one transaction, so that they are one insert right before
+// the commit: the outbox comes last in every transaction's order of locks.
+type pending struct {
+	outbox *Outbox
+	rows   []row
+	counts map[string]int // by kind
+}
+
+func (o *Outbox) pending(tx *db.Tx) *pending {
+	return db.Defer(tx, func(p *pending) bool { return p.outbox == o }, func() *pending {
+		tx.AfterCommit(o.Wake)
+		return &pending{outbox: o, counts: map[string]int{}}
+	})
+}
+
+func (p *pending) add(r row) error {
+	size := len(r.key) + len(r.value)
+	for _, h := range r.headers {
+		size += len(h.Key) + len(h.Value)
+	}
+	if size > MaxEvent {
+		return fmt.Errorf("%w: a record for %s has %d bytes, at most %d can be published", ErrTooLarge, r.topic, size, MaxEvent)
+	}
+	p.counts[r.kind]++
+	p.rows = append(p.rows, r)
+	return nil
+}
+
+// Len is part of [db.Deferred].
+func (p *pending) Len() int { return len(p.rows) }
+
+// Truncate is part of [db.Deferred].
+func (p *pending) Truncate(n int) {
+	for _, r := range p.rows[n:] {
+		p.counts[r.kind]--
+	}
+	p.rows = p.rows[:n]
+}
+
+// Flush is part of [db.Deferred].
+func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
+	if len(p.rows) == 0 {
+		return nil
+	}
+	topics := make([]string, len(p.rows))
+	keys, values, headers := make([][]byte, len(p.rows)), make([][]byte, len(p.rows)), make([][]byte, len(p.rows))
+	created := make([]int64, len(p.rows))
+	now := db.Micros(time.Now())
+	for i, r := range p.rows {
+		topics[i], keys[i], values[i], created[i] = r.topic, r.key, r.value, now
+		headers[i] = event.AppendHeaders([]byte{}, r.headers)
+	}
+	err := tx.InsertAll(ctx, "outbox", "",
+		db.Column{Name: "topic", Values: topics}, db.Column{Name: "key", Values: keys}, db.Column{Name: "value", Values: values},
+		db.Column{Name: "headers", Values: headers}, db.Column{Name: "created_at", Values: created})
+	if err != nil {
+		return fmt.Errorf("save events: %w", err)
+	}
+	return nil
+}
+
+// Stats says how many events wait to be published, and for how long the oldest has.
+func (o *Outbox) Stats(ctx context.Context) (pending int64, oldest time.Duration, err error) {
+	var age int64
+	err = o.db.QueryRow(ctx, `select count(*), coalesce(now_micros() - min(created_at), 0) from outbox`).Scan(&pending, &age)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the outbox: %w", err)
+	}
+	return pending, max(0, time.Duration(age)*time.Microsecond), nil
+}

@@ -1,0 +1,231 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+)
+
+// Publisher writes records to their topics.
+type Publisher interface {
+	// Publish writes a window in order per key and returns when the fate of every record
+	// is known: nil if all were acknowledged, else one entry per record, nil for those that
+	// were. No record of the window may be written after it has returned. An error of a
+	// record wraps [event.ErrTopic] if its whole topic cannot be written.
+	Publish(ctx context.Context, window []event.Record) []error
+}
+
+// maxWindowBytes bounds the memory of one window.
+const maxWindowBytes = 8 << 20
+
+// Relay publishes the outbox's rows until ctx ends, and returns nil then. While the
+// database or the broker is away it tries again; while another replica's relay holds the
+// lease it waits for it. One call per process is enough.
+func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
+	unregister, err := o.observe()
+	if err != nil {
+		return err
+	}
+	defer unregister()
+	r := &relay{Outbox: o, pub: pub, limit: o.cfg.Window, held: holds{}}
+	defer r.release(context.WithoutCancel(ctx))
+	var renewed time.Time
+	for ctx.Err() == nil {
+		if time.Since(renewed) > o.cfg.Lease/3 {
+			mine, err := r.acquire(ctx)
+			if err != nil || !mine {
+				r.report(ctx, "relay waits for the database", err)
+				o.wait(ctx, max(o.cfg.Idle, o.cfg.Lease/10))
+				continue
+			}
+			renewed = time.Now()
+		}
+		more, err := r.step(ctx)
+		if err != nil {
+			r.report(ctx, "relay waits for the database", err)
+			o.wait(ctx, 10*o.cfg.Idle)
+		} else if !more {
+			o.wait(ctx, o.cfg.Idle)
+		}
+	}
+	return nil
+}
+
+// Wake makes the relay look for rows now. It never blocks.
+func (o *Outbox) Wake() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *Outbox) wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-o.wake:
+	case <-t.C:
+	}
+}
+
+func newOwner() string { return rand.Text() }
+
+// relay is the state of one call of Relay.
+type relay struct {
+	*Outbox
+	pub    Publisher
+	limit  int // rows of the next window
+	held   holds
+	failed string // the last error reported
+}
+
+type stored struct {
+	id int64
+	event.Record
+}
+
+// step publishes one window and reports whether there may be more at once.
+func (r *relay) step(ctx context.Context) (more bool, err error) {
+	for _, h := range r.held.due(time.Now()) {
+		if err := r.probe(ctx, h); err != nil {
+			return false, err
+		}
+	}
+	where, args := r.held.filter(r.db)
+	window, err := r.read(ctx, where, args, r.limit)
+	if err != nil || len(window) == 0 {
+		return false, err
+	}
+	clean, err := r.publish(ctx, window)
+	switch {
+	case err != nil:
+		return false, err
+	case !clean:
+		// Read again, smaller, until the culprit is alone in its window.
+		r.limit = max(1, r.limit/2)
+	case r.limit < r.cfg.Window:
+		r.limit = min(r.cfg.Window, 2*r.limit)
+	}
+	return true, nil
+}
+
+// publish writes a window and deletes what was acknowledged. A record that failed alone,
+// or whose topic cannot be written, is held back.
+func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err error) {
+	records := make([]event.Record, len(window))
+	for i := range window {
+		records[i] = window[i].Record
+	}
+	errs := r.pub.Publish(ctx, records)
+	sent := make([]int64, 0, len(window))
+	for i := range window {
+		switch {
+		case errs == nil || errs[i] == nil:
+			sent = append(sent, window[i].id)
+		case ctx.Err() != nil: // it stops: nothing is the record's fault
+		case errors.Is(errs[i], event.ErrTopic):
+			r.hold(ctx, target{topic: window[i].Topic}, errs[i])
+		case len(window) == 1:
+			r.hold(ctx, target{topic: window[i].Topic, key: string(window[i].Key)}, errs[i])
+		}
+	}
+	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
+}
+
+// probe tries the first row of what is held back, alone.
+func (r *relay) probe(ctx context.Context, t target) error {
+	where, args := `where topic = $1`, []any{t.topic}
+	if t.key != "" {
+		where, args = where+` and key = $2`, append(args, []byte(t.key))
+	}
+	first, err := r.read(ctx, where, args, 1)
+	if err != nil {
+		return err
+	}
+	clean := true
+	if len(first) > 0 {
+		if clean, err = r.publish(ctx, first); err != nil {
+			return err
+		}
+	}
+	if clean {
+		delete(r.held, t)
+		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", t.topic)
+	}
+	return nil
+}
+
+func (r *relay) hold(ctx context.Context, t target, err error) {
+	if r.held.add(t, time.Now()) {
+		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.topic, "whole_topic", t.key == "", "error", err)
+	}
+}
+
+func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
+	size := 0
+	rows, err := r.db.Query(ctx, `select id, topic, key, value, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
+	window, err := db.Collect(rows, err, func(rows *sql.Rows, s *stored) error {
+		var headers []byte
+		if err := rows.Scan(&s.id, &s.Topic, &s.Key, &s.Value, &headers); err != nil {
+			return err
+		}
+		size += len(s.Key) + len(s.Value) + len(headers)
+		if size > maxWindowBytes && size > len(s.Key)+len(s.Value)+len(headers) {
+			return errFull
+		}
+		s.Headers, err = event.ParseHeaders(headers)
+		return err
+	})
+	if err != nil && !errors.Is(err, errFull) {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	return window, nil
+}
+
+var errFull = errors.New("window full")
+
+func (r *relay) delete(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	where, arg := r.db.In("id", 1, ids)
+	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, arg); err != nil {
+		return fmt.Errorf("delete published events: %w", err)
+	}
+	return nil
+}
+
+// acquire takes or renews the lease.
+func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
+	n, err := r.db.Exec(ctx, `update outbox_lease set owner = $1, until = now_micros() + $2 where id = 1 and (owner = $1 or until < now_micros())`,
+		r.owner, r.cfg.Lease.Microseconds())
+	return n == 1, err
+}
+
+// release lets another relay start at once after a clean stop.
+func (r *relay) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	// Should it fail, the lease runs out by itself.
+	_, _ = r.db.Exec(ctx, `update outbox_lease set until = 0 where id = 1 and owner = $1`, r.owner)
+}
+
+// report logs a failure once, not at every repetition.
+func (r *relay) report(ctx context.Context, message string, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if text := err.Error(); text != r.failed {
+		r.failed = text
+		r.cfg.Log.WarnContext(ctx, message, "error", err)
+	}
+}

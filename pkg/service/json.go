@@ -1,0 +1,237 @@
+package service
+
+import (
+	"bytes"
+	"cmp"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// DecodeJSON reads the request's body into v, a pointer to a struct. It takes exactly one
+// JSON object, of UTF-8, at most maxBytes long and 32 levels deep, whose fields v has in
+// that very spelling, each at most once and of the right type; a null counts as absent.
+// Every error is a [*Problem]: 400, 408 (the body did not come in time), 413 or 415 (it is
+// not application/json), with the path of the field. What v holds then is undefined.
+func DecodeJSON(w http.ResponseWriter, r *http.Request, maxBytes int64, v any) error {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return &Problem{Status: http.StatusUnsupportedMediaType, Detail: "Content-Type must be application/json"}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBytes))
+	if err != nil {
+		return bodyProblem(err)
+	}
+	if !utf8.Valid(body) {
+		return bad("", "the body is not valid UTF-8")
+	}
+	// The walk comes first: it bounds the depth, and knows where it is.
+	if err := walkJSON(body, reflect.TypeOf(v), -1); err != nil {
+		return err
+	}
+	err = json.Unmarshal(body, v)
+	var mismatch *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &mismatch):
+		where := &Problem{Status: http.StatusBadRequest}
+		_ = errors.As(walkJSON(body, reflect.TypeOf(v), mismatch.Offset), &where)
+		where.Detail = "must be " + typeName(mismatch.Type)
+		return where
+	default: // an UnmarshalText or UnmarshalJSON of v's
+		return bad("", cut(err.Error()))
+	}
+}
+
+func bodyProblem(err error) error {
+	var tooLarge *http.MaxBytesError
+	var network net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d bytes", tooLarge.Limit)}
+	case errors.As(err, &network) && network.Timeout():
+		return &Problem{Status: http.StatusRequestTimeout, Detail: "the body did not come in time"}
+	}
+	return bad("", "the body ended too early")
+}
+
+const (
+	maxDepth = 32
+	maxEcho  = 128 // bytes of the client's own text in an error
+)
+
+// jsonWalk goes through a text token by token, beside the type that it is meant for.
+type jsonWalk struct {
+	dec    *json.Decoder
+	target int64 // stop with the path of the value that ends here; -1: check all
+}
+
+// walkJSON checks what encoding/json would let pass. With a target it returns, as a
+// problem, the path of the value that is there.
+func walkJSON(body []byte, t reflect.Type, target int64) error {
+	w := &jsonWalk{json.NewDecoder(bytes.NewReader(body)), target}
+	w.dec.UseNumber()
+	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
+		return bad("", "the body must be a JSON object")
+	}
+	if err := w.value(t, "", 0); err != nil {
+		return err
+	}
+	if _, err := w.dec.Token(); err != io.EOF {
+		return bad("", "data after the JSON object")
+	}
+	return nil
+}
+
+func bad(path, detail string) error {
+	return &Problem{Status: http.StatusBadRequest, Detail: detail, Field: path}
+}
+
+// next is the next token; what is wrong with it is a problem of the whole text.
+func (w *jsonWalk) next() (json.Token, error) {
+	tok, err := w.dec.Token()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("it ends in the middle")
+	}
+	if err != nil {
+		return nil, bad("", fmt.Sprintf("malformed JSON at byte %d: %v", w.dec.InputOffset(), err))
+	}
+	return tok, nil
+}
+
+func (w *jsonWalk) value(t reflect.Type, path string, depth int) error {
+	tok, err := w.next()
+	if err != nil {
+		return err
+	}
+	delim, nested := tok.(json.Delim)
+	text, _ := tok.(string)
+	switch {
+	case w.target >= 0 && w.dec.InputOffset() >= w.target:
+		return bad(path, "")
+	case nested && depth == maxDepth:
+		return bad(path, fmt.Sprintf("is nested more than %d levels deep", maxDepth))
+	case delim == '{':
+		err = w.object(t, path, depth+1)
+	case delim == '[':
+		err = w.array(t, path, depth+1)
+	case strings.ContainsRune(text, 0):
+		return bad(path, "must not contain a NUL character") // which a database would refuse
+	}
+	if err != nil || !nested {
+		return err
+	}
+	_, err = w.next() // the closing delimiter
+	return err
+}
+
+func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
+	member := members(t)
+	seen := map[string]bool{}
+	for w.dec.More() {
+		tok, err := w.next()
+		if err != nil {
+			return err
+		}
+		name, _ := tok.(string) // the decoder takes nothing else for a name
+		at := strings.TrimPrefix(path+"."+cut(name), ".")
+		typ, known := member(name)
+		switch {
+		case !known:
+			return bad(at, "unknown field")
+		case seen[name]:
+			return bad(at, "is there twice")
+		}
+		seen[name] = true
+		if err := w.value(typ, at, depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *jsonWalk) array(t reflect.Type, path string, depth int) error {
+	var element reflect.Type
+	if t = concrete(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+		element = t.Elem()
+	}
+	for i := 0; w.dec.More(); i++ {
+		if err := w.value(element, path+"["+strconv.Itoa(i)+"]", depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// members tells the type of a member of an object of type t, nil for one that may be
+// anything, and whether there may be one of that name.
+func members(t reflect.Type) func(name string) (reflect.Type, bool) {
+	t = concrete(t)
+	switch {
+	case t != nil && t.Kind() == reflect.Map:
+		return func(string) (reflect.Type, bool) { return t.Elem(), true }
+	case t == nil || t.Kind() != reflect.Struct:
+		return func(string) (reflect.Type, bool) { return nil, true }
+	}
+	fields := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		tag := f.Tag.Get("json")
+		name, _, _ := strings.Cut(tag, ",")
+		if !f.IsExported() || tag == "-" || f.Anonymous && name == "" {
+			continue
+		}
+		fields[cmp.Or(name, f.Name)] = f.Type
+	}
+	return func(name string) (reflect.Type, bool) {
+		typ, known := fields[name]
+		return typ, known
+	}
+}
+
+var (
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// concrete is the type behind pointers; nil if it reads its JSON itself.
+func concrete(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil || reflect.PointerTo(t).Implements(jsonUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler) {
+		return nil
+	}
+	return t
+}
+
+func cut(text string) string {
+	if len(text) <= maxEcho {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxEcho], "") + "…"
+}
+
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	}
+	return fmt.Sprintf("a whole number of at most %d bits", t.Bits())
+}

@@ -1,0 +1,42 @@
+package schemas
+
+import "time"
+
+// The topics that services publish events to: one per aggregate, so that all events of one
+// order keep their order.
+const (
+	TopicOrders    = "orders"
+	TopicInventory = "inventory"
+	TopicEmails    = "emails"
+)
+
+// Topic declares a topic of the broker.
+type Topic struct {
+	Name string
+	// Partitions never changes once the topic is in use: it decides where a key's records
+	// are.
+	Partitions int32
+	// Retention is how long the broker keeps a record. Until then a consumer remembers the
+	// record's event, so that a replay has no second effect.
+	Retention time.Duration
+}
+
+const (
+	partitions = 6
+	retention  = 72 * time.Hour
+	// Copies of dead letters are for people, who may come back from a holiday.
+	deadLetterRetention = 14 * 24 * time.Hour
+)
+
+// Topics returns every topic of the shop. The topic "<topic>.<group>.dlt" takes copies of
+// what the consumer group could not handle, with as many partitions as its source.
+func Topics() []Topic {
+	return []Topic{
+		{TopicOrders, partitions, retention},
+		{TopicOrders + ".inventory.dlt", partitions, deadLetterRetention},
+		{TopicOrders + ".email.dlt", partitions, deadLetterRetention},
+		{TopicInventory, partitions, retention},
+		{TopicInventory + ".order.dlt", partitions, deadLetterRetention},
+		{TopicEmails, partitions, retention},
+	}
+}

@@ -1,0 +1,146 @@
+package email
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"strconv"
+	"strings"
+	"time"
+
+	gomail "github.com/wneessen/go-mail"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/inbox"
+)
+
+// SMTPConfig says which mail server takes the mails.
+type SMTPConfig struct {
+	Addr     string `env:"SMTP_ADDR,required,notEmpty" expect:"host:port of the mail server"`
+	From     string `env:"SMTP_FROM" envDefault:"Keyline Shop <shop@keyline.example>"`
+	Username string `env:"SMTP_USERNAME"`
+	Password string `env:"SMTP_PASSWORD"`
+	// TLS is auto (STARTTLS where the server offers it), starttls, tls (from the first byte)
+	// or off. With a username, nothing is sent over a connection that is not encrypted.
+	TLS string `env:"SMTP_TLS" envDefault:"auto" expect:"auto, starttls, tls or off"`
+}
+
+// mailer sends mails. It is safe for concurrent use.
+type mailer struct {
+	client *gomail.Client
+	from   string
+	domain string // of the Message-IDs
+	tracer trace.Tracer
+	attrs  []attribute.KeyValue
+}
+
+// sendTimeout bounds each step of a conversation with the mail server.
+const sendTimeout = 15 * time.Second
+
+func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
+	host, portText, err := net.SplitHostPort(cfg.Addr)
+	port, atoiErr := strconv.Atoi(portText)
+	if err != nil || atoiErr != nil || host == "" {
+		return nil, errors.New("SMTP_ADDR must be host:port, such as mail.example.com:587")
+	}
+	from, err := mail.ParseAddress(cfg.From)
+	if err != nil {
+		return nil, errors.New("SMTP_FROM must be a mail address, such as Shop <shop@example.com>")
+	}
+	opts := []gomail.Option{gomail.WithPort(port), gomail.WithTimeout(sendTimeout)}
+	switch cfg.TLS {
+	case "", "auto":
+		opts = append(opts, gomail.WithTLSPolicy(gomail.TLSOpportunistic))
+	case "starttls":
+		opts = append(opts, gomail.WithTLSPolicy(gomail.TLSMandatory))
+	case "tls":
+		opts = append(opts, gomail.WithSSL())
+	case "off":
+		opts = append(opts, gomail.WithTLSPolicy(gomail.NoTLS))
+	default:
+		return nil, errors.New("SMTP_TLS must be auto, starttls, tls or off")
+	}
+	if cfg.Username != "" {
+		opts = append(opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(cfg.Username), gomail.WithPassword(cfg.Password))
+	}
+	client, err := gomail.NewClient(host, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("SMTP_ADDR: %w", err)
+	}
+	_, domain, _ := strings.Cut(from.Address, "@")
+	return &mailer{client: client, from: from.String(), domain: domain, tracer: tracer, attrs: []attribute.KeyValue{
+		attribute.String("server.address", host), attribute.Int("server.port", port),
+	}}, nil
+}
+
+// messageID is the Message-ID of the mail that an event calls for.
+func (m *mailer) messageID(eventID string) string { return "<" + eventID + "@" + m.domain + ">" }
+
+// send hands a mail to the server and returns once the server has taken it. The error never
+// holds the recipient: it is unavailable if the server cannot be reached or is closing,
+// permanent if the server refuses for good, and else worth another attempt.
+func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err error) {
+	ctx, span := m.tracer.Start(ctx, "smtp send", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(m.attrs...))
+	defer func() {
+		if err != nil {
+			span.SetAttributes(attribute.String("error.type", "smtp"))
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}()
+	msg, err := m.compose(to, messageID, l)
+	if err != nil {
+		return inbox.Permanent(err)
+	}
+	conn, err := m.client.DialToSMTPClientWithContext(ctx)
+	if err != nil {
+		return inbox.Unavailable(fmt.Errorf("reach the mail server: %w", err))
+	}
+	err = m.client.SendWithSMTPClient(conn, msg)
+	// The mail is taken or not by now; a server that does not say goodbye changes nothing.
+	_ = m.client.CloseWithSMTPClient(conn)
+	return refused(err)
+}
+
+func (m *mailer) compose(to, messageID string, l Letter) (*gomail.Msg, error) {
+	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	if msg.From(m.from) != nil || msg.To(to) != nil {
+		return nil, errAddress // the library's error would quote it
+	}
+	msg.Subject(l.Subject())
+	msg.SetMessageIDWithValue(strings.Trim(messageID, "<>"))
+	msg.SetDate()
+	if err := msg.SetBodyTextTemplate(textBody, l); err != nil {
+		return nil, fmt.Errorf("write the mail: %w", err)
+	}
+	if err := msg.AddAlternativeHTMLTemplate(htmlBody, l); err != nil {
+		return nil, fmt.Errorf("write the mail: %w", err)
+	}
+	return msg, nil
+}
+
+var errAddress = errors.New("customer_email is no mail address")
+
+// refused tells the classes of a server's answers apart, by code alone: its text may quote
+// the recipient.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	var answer *gomail.SendError
+	if !errors.As(err, &answer) || answer.ErrorCode() == 0 {
+		return inbox.Unavailable(errors.New("the connection to the mail server broke"))
+	}
+	err = fmt.Errorf("mail server answered %d %s", answer.ErrorCode(), answer.EnhancedStatusCode())
+	switch {
+	case answer.ErrorCode() == 421: // service not available, closing (RFC 5321, section 4.2.3)
+		return inbox.Unavailable(err)
+	case !answer.IsTemp():
+		return inbox.Permanent(err)
+	}
+	return err
+}

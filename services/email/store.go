@@ -1,0 +1,99 @@
+package email
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/keyline/pkg/db"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+var migrations = db.Migrations{Owner: "email", Files: files}
+
+// Mail is an entry of the ledger.
+type Mail struct {
+	EventID   string     `json:"event_id"`
+	OrderID   string     `json:"order_id"`
+	Kind      string     `json:"kind"`
+	MessageID string     `json:"message_id"`
+	SentAt    *time.Time `json:"sent_at,omitempty"` // absent while it is being sent
+}
+
+// keepRecipient notes where to write to; the first address of an order stays.
+func keepRecipient(ctx context.Context, tx *db.Tx, orderID, address string) error {
+	_, err := tx.Exec(ctx, `insert into recipient (order_id, address, version) values ($1, $2, 0) on conflict (order_id) do nothing`, orderID, address)
+	if err != nil {
+		return fmt.Errorf("keep recipient: %w", err)
+	}
+	return nil
+}
+
+func recipient(ctx context.Context, d *db.DB, orderID string) (string, error) {
+	var address string
+	err := d.QueryRow(ctx, `select address from recipient where order_id = $1`, orderID).Scan(&address)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return "", ErrRecipientUnknown
+	case err != nil:
+		return "", fmt.Errorf("read recipient: %w", err)
+	}
+	return address, nil
+}
+
+// raiseVersion counts an event that the service publishes for the order, and locks the row.
+func raiseVersion(ctx context.Context, tx *db.Tx, orderID string) (version int64, err error) {
+	err = tx.QueryRow(ctx, `update recipient set version = version + 1 where order_id = $1 returning version`, orderID).Scan(&version)
+	if err != nil {
+		return 0, fmt.Errorf("raise version: %w", err)
+	}
+	return version, nil
+}
+
+// begin notes that a mail is about to be sent. It reports whether it was sent before.
+func begin(ctx context.Context, d *db.DB, m Mail) (sent bool, err error) {
+	err = d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, `insert into mail (event_id, order_id, kind, message_id, begun_at, sent_at) values ($1, $2, $3, $4, now_micros(), 0)
+			on conflict (event_id) do nothing`, m.EventID, m.OrderID, m.Kind, m.MessageID)
+		if err != nil {
+			return err
+		}
+		var at int64
+		err = tx.QueryRow(ctx, `select sent_at from mail where event_id = $1`, m.EventID).Scan(&at)
+		sent = at > 0
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("begin a mail: %w", err)
+	}
+	return sent, nil
+}
+
+// finish notes that a mail was sent.
+func finish(ctx context.Context, tx *db.Tx, eventID string, at time.Time) error {
+	if _, err := tx.Exec(ctx, `update mail set sent_at = $2 where event_id = $1`, eventID, db.Micros(at)); err != nil {
+		return fmt.Errorf("finish a mail: %w", err)
+	}
+	return nil
+}
+
+func list(ctx context.Context, d *db.DB, orderID string, limit int) ([]Mail, error) {
+	rows, err := d.Query(ctx, `select event_id, order_id, kind, message_id, sent_at from mail where order_id = $1 order by begun_at limit $2`, orderID, limit)
+	mails, err := db.Collect(rows, err, func(r *sql.Rows, m *Mail) error {
+		var at int64
+		err := r.Scan(&m.EventID, &m.OrderID, &m.Kind, &m.MessageID, &at)
+		if at > 0 {
+			m.SentAt = new(db.Time(at))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list mails: %w", err)
+	}
+	return mails, nil
+}

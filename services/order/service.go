@@ -1,0 +1,208 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/emitter"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/outbox"
+	"example.com/keyline/schemas"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound = errors.New("no such order")
+	ErrRejected = errors.New("the order has been rejected")
+)
+
+// Service is the verbs of the order service.
+type Service struct {
+	db      *db.DB
+	outbox  *outbox.Outbox
+	tracer  trace.Tracer
+	log     *slog.Logger
+	settled metric.Int64Counter
+	changes emitter.Emitter[change]
+
+	patience time.Duration // of an order, for inventory's answer
+	limits   Limits
+	pressure atomic.Pointer[string] // why no order is taken now; nil if orders are
+}
+
+// change says that an order has changed, to those who wait for it in this process.
+type change struct{ orderID string }
+
+// Place takes an order in tx: the order and its event are there when tx commits, and
+// neither is if it does not. cause names the request, so that a repeated one makes the same
+// event.
+func (s *Service) Place(ctx context.Context, tx *db.Tx, d Draft, idempotencyKey string) (*Order, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	o, placed, err := Place(id.String(), d, now(), s.patience)
+	if err != nil {
+		return nil, err
+	}
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		o.Traceparent = string(event.Traceparent(sc))
+	}
+	o.Version = 1
+	if err := insert(ctx, tx, o); err != nil {
+		return nil, err
+	}
+	if err := s.outbox.Append(ctx, tx, o.Version, event.Because(o.ID, idempotencyKey), placed); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Cancel cancels an order for its customer. Cancelling twice is the same as once. The
+// error is ErrNotFound or ErrRejected.
+func (s *Service) Cancel(ctx context.Context, id string) (*Order, error) {
+	var o *Order
+	err := s.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+		if o, err = lock(ctx, tx, id); err != nil {
+			return err
+		}
+		return s.cancel(ctx, tx, o, schemas.CancellationReasonCustomer)
+	})
+	return o, err
+}
+
+func (s *Service) cancel(ctx context.Context, tx *db.Tx, o *Order, reason schemas.CancellationReason) error {
+	caused, err := o.Cancel(reason, now())
+	if err != nil || caused == nil {
+		return err
+	}
+	return s.save(ctx, tx, o, event.Because(o.ID, string(reason)), caused)
+}
+
+// change loads an order, lets fn change it, and saves it with the event that the change has
+// caused, if any.
+func (s *Service) change(ctx context.Context, tx *db.Tx, id string, cause event.Cause, fn func(*Order) event.Payload) error {
+	o, err := lock(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	return s.save(ctx, tx, o, cause, fn(o))
+}
+
+func (s *Service) save(ctx context.Context, tx *db.Tx, o *Order, cause event.Cause, caused event.Payload) error {
+	if caused != nil {
+		o.Version++
+	}
+	if err := update(ctx, tx, o); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { s.changes.Emit(ctx, change{o.ID}) })
+	if caused == nil {
+		return nil
+	}
+	tx.AfterCommit(func() { s.settled.Add(ctx, 1, statusLabel(o.Status)) })
+	return s.outbox.Append(ctx, tx, o.Version, cause, caused)
+}
+
+// Wait returns the order once it has settled, or as it is when the time is over. It wakes
+// on changes made by this process, and looks now and then for those of other replicas.
+func (s *Service) Wait(ctx context.Context, id string, patience time.Duration) (*Order, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	changed := make(chan struct{}, 1)
+	defer s.changes.On(func(_ context.Context, c change) {
+		if c.orderID == id {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	})()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		o, err := get(context.WithoutCancel(ctx), s.db, id)
+		if err != nil || o.Status != Pending {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return o, nil
+		case <-changed:
+		case <-look.C:
+		}
+	}
+}
+
+const lookEvery = 200 * time.Millisecond
+
+// cancelAllOverdue cancels the orders that inventory has not answered in time.
+func (s *Service) cancelAllOverdue(ctx context.Context) error {
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = s.cancelOverdue(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) cancelOverdue(ctx context.Context) (more bool, err error) {
+	err = s.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		o, err := overdue(ctx, s.db, tx)
+		if err != nil || o == nil {
+			return err
+		}
+		more = true
+		// The deadline belongs to the trace of the request that placed the order.
+		ctx = trace.ContextWithRemoteSpanContext(ctx, event.SpanContext([]event.Header{{Key: event.HeaderTraceparent, Value: []byte(o.Traceparent)}}))
+		ctx, span := s.tracer.Start(ctx, "order deadline")
+		defer span.End()
+		return s.cancel(ctx, tx, o, schemas.CancellationReasonDeadline)
+	})
+	return more, err
+}
+
+// Limits are when the service refuses new orders, so that those it has taken complete.
+type Limits struct {
+	// OutboxAge is how long the oldest event may wait to be published.
+	OutboxAge time.Duration `env:"OVERLOAD_OUTBOX_AGE" envDefault:"10s"`
+	// Lag is how long the oldest order may wait for inventory.
+	Lag time.Duration `env:"OVERLOAD_LAG" envDefault:"10s"`
+}
+
+// maxOutbox is how many events may wait to be published.
+const maxOutbox = 100_000
+
+// measurePressure decides whether orders are taken.
+func (s *Service) measurePressure(ctx context.Context) error {
+	pending, age, err := s.outbox.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	lag, err := unanswered(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	var reason *string
+	switch {
+	case age > s.limits.OutboxAge || pending > maxOutbox:
+		reason = new(fmt.Sprintf("%d events wait to be published, the oldest for %s", pending, age.Round(time.Millisecond)))
+	case lag > s.limits.Lag:
+		reason = new(fmt.Sprintf("inventory is %s behind", lag.Round(time.Millisecond)))
+	}
+	s.pressure.Store(reason)
+	return nil
+}
+
+// now is the time to the millisecond, as the events carry it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

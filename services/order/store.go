@@ -1,0 +1,114 @@
+package order
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/keyline/pkg/db"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+var migrations = db.Migrations{Owner: "order", Files: files}
+
+const columns = `order_id, customer_id, customer_email, currency, lines, total_cents, status, reason, version, placed_at, deadline, history, traceparent`
+
+func scan(r interface{ Scan(...any) error }, o *Order) error {
+	var lines, history string
+	var placed, deadline int64
+	err := r.Scan(&o.ID, &o.CustomerID, &o.CustomerEmail, &o.Currency, &lines, &o.TotalCents, &o.Status, &o.Reason, &o.Version, &placed, &deadline, &history, &o.Traceparent)
+	if err != nil {
+		return err
+	}
+	o.PlacedAt, o.Deadline = db.Time(placed), db.Time(deadline)
+	return errors.Join(json.Unmarshal([]byte(lines), &o.Lines), json.Unmarshal([]byte(history), &o.History))
+}
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain structs
+	}
+	return string(b)
+}
+
+func insert(ctx context.Context, tx *db.Tx, o *Order) error {
+	_, err := tx.Exec(ctx, `insert into orders (`+columns+`) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		o.ID, o.CustomerID, o.CustomerEmail, o.Currency, text(o.Lines), o.TotalCents, o.Status, o.Reason, o.Version,
+		db.Micros(o.PlacedAt), db.Micros(o.Deadline), text(o.History), o.Traceparent)
+	if err != nil {
+		return fmt.Errorf("insert order: %w", err)
+	}
+	return nil
+}
+
+// lock reads an order and locks its row until the end of the transaction.
+func lock(ctx context.Context, tx *db.Tx, id string) (*Order, error) {
+	o := &Order{}
+	return found(o, scan(tx.QueryRow(ctx, `select `+columns+` from orders where order_id = $1`+tx.ForUpdate(), id), o))
+}
+
+func get(ctx context.Context, d *db.DB, id string) (*Order, error) {
+	o := &Order{}
+	return found(o, scan(d.QueryRow(ctx, `select `+columns+` from orders where order_id = $1`, id), o))
+}
+
+func found(o *Order, err error) (*Order, error) {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, fmt.Errorf("read order: %w", err)
+	}
+	return o, nil
+}
+
+// update writes what the transitions change.
+func update(ctx context.Context, tx *db.Tx, o *Order) error {
+	_, err := tx.Exec(ctx, `update orders set status = $2, reason = $3, version = $4, history = $5 where order_id = $1`,
+		o.ID, o.Status, o.Reason, o.Version, text(o.History))
+	if err != nil {
+		return fmt.Errorf("update order: %w", err)
+	}
+	return nil
+}
+
+// list reads a page of orders, newest first; after is the last order of the page before.
+func list(ctx context.Context, d *db.DB, customerID, after string, limit int) ([]Order, error) {
+	rows, err := d.Query(ctx, `select `+columns+` from orders where ($1 = '' or customer_id = $1) and ($2 = '' or order_id < $2)
+		order by order_id desc limit $3`, customerID, after, limit)
+	orders, err := db.Collect(rows, err, func(r *sql.Rows, o *Order) error { return scan(r, o) })
+	if err != nil {
+		return nil, fmt.Errorf("list orders: %w", err)
+	}
+	return orders, nil
+}
+
+// overdue picks an order whose deadline has passed and locks it, and nil if there is none.
+func overdue(ctx context.Context, d *db.DB, tx *db.Tx) (*Order, error) {
+	o := &Order{}
+	row := tx.QueryRow(ctx, `select `+columns+` from orders where status = 'pending' and deadline <= now_micros() order by deadline limit 1`+d.SkipLocked())
+	switch err := scan(row, o); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("find overdue orders: %w", err)
+	}
+	return o, nil
+}
+
+// unanswered is how long the oldest pending order has waited for inventory.
+func unanswered(ctx context.Context, d *db.DB) (time.Duration, error) {
+	var age int64
+	err := d.QueryRow(ctx, `select now_micros() - placed_at from orders where status = 'pending' order by deadline limit 1`).Scan(&age)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("find the oldest pending order: %w", err)
+	}
+	return time.Duration(age) * time.Microsecond, nil
+}
