@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 	_, _, err = idempotency.New(d, time.Hour).Do(context.Background(), "k", []byte("print"), func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
 		_, err := work(ctx, tx)
 		fmt.Println("working", err)
-		select {}
+		<-time.After(time.Hour)
+		return idempotency.Answer{}, err
 	})
 	panic(err)
 }

@@ -422,6 +422,12 @@ func TestTelemetry_exportsWhereVariablesSay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, paths := receiver(t, ok)
+			for _, name := range []string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER",
+				"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER",
+			} {
+				t.Setenv(name, "") // whatever the machine has set
+			}
 			for k, v := range tt.vars(url) {
 				t.Setenv(k, v)
 			}

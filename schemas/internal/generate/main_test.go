@@ -1,0 +1,145 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestRun_current(t *testing.T) {
+	t.Parallel()
+	if err := run("../..", true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+
+	t.Run("a change is stale until it is generated", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		v3 := strings.Replace(readFile(t, dir, "order/order_placed.v2.avsc"), `{"name": "currency"`,
+			`{"name": "note", "type": ["null", "string"], "default": null, "doc": "What the customer said"}, {"name": "currency"`, 1)
+		writeFile(t, dir, "order/order_placed.v3.avsc", v3)
+		fails(t, run(dir, true), "stale", "make generate")
+		if err := run(dir, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(dir, true); err != nil {
+			t.Error(err)
+		}
+		if code := readFile(t, dir, "events.gen.go"); !strings.Contains(code, "Note *string `avro:\"note\"`") {
+			t.Errorf("no field in\n%s", code)
+		}
+		if sums := readFile(t, dir, "versions.sum"); strings.Count(sums, "order_placed") != 3 {
+			t.Errorf("no checksum in\n%s", sums)
+		}
+	})
+	t.Run("edited code is stale", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		writeFile(t, dir, "events.gen.go", readFile(t, dir, "events.gen.go")+"// mine\n")
+		fails(t, run(dir, true), "events.gen.go", "make generate")
+	})
+	t.Run("an edited version is refused, the newest too", func(t *testing.T) {
+		t.Parallel()
+		for file, next := range map[string]string{
+			"order/order_placed.v1.avsc":       "order/order_placed.v3.avsc",
+			"order/order_placed.v2.avsc":       "order/order_placed.v3.avsc",
+			"inventory/stock_reserved.v1.avsc": "inventory/stock_reserved.v2.avsc",
+		} {
+			dir := folder(t)
+			writeFile(t, dir, file, strings.Replace(readFile(t, dir, file), "order_id", "id", 1))
+			for _, check := range []bool{true, false} {
+				fails(t, run(dir, check), file, "never changes", next)
+			}
+		}
+	})
+	t.Run("a removed version is refused", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		if err := os.Rename(filepath.Join(dir, "order/order_placed.v2.avsc"), filepath.Join(t.TempDir(), "gone")); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, run(dir, false), "order/order_placed.v2.avsc", "restore it")
+	})
+	t.Run("a checkout with other line ends is the same", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		for _, file := range []string{"order/order_placed.v1.avsc", "events.gen.go", "versions.sum"} {
+			writeFile(t, dir, file, strings.ReplaceAll(readFile(t, dir, file), "\n", "\r\n"))
+		}
+		if err := run(dir, true); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, tt := range []struct{ name, file, from, old, with, want string }{
+		{"a file that names no version", "order/order_shipped.avsc", "order/order_cancelled.v1.avsc", "", "", "<event>.v<number>.avsc"},
+		{"a gap between versions", "order/order_placed.v4.avsc", "order/order_placed.v2.avsc", "", "", "version 3 of this event is missing"},
+		{"an event that is called otherwise than its file", "order/order_shipped.v1.avsc", "order/order_cancelled.v1.avsc", "", "", "shop.order.OrderShipped"},
+		{"an event in another namespace", "order/order_cancelled.v2.avsc", "order/order_cancelled.v1.avsc", "shop.order", "shop", "shop.order.OrderCancelled"},
+		{"two types of one name", "order/order_shipped.v1.avsc", "order/order_cancelled.v1.avsc", "OrderCancelled", "OrderShipped", "CancellationReason is also defined"},
+		{"what is no schema", "order/order_shipped.v1.avsc", "versions.sum", "", "", "order/order_shipped.v1.avsc"},
+	} {
+		t.Run(tt.name+" is refused", func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
+			writeFile(t, dir, tt.file, strings.ReplaceAll(readFile(t, dir, tt.from), tt.old, tt.with))
+			fails(t, run(dir, true), tt.want)
+		})
+	}
+}
+
+// folder returns a copy of the folder schemas.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, pattern := range []string{"*/*.avsc", "versions.sum", "events.gen.go"} {
+		paths, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(paths) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, path := range paths {
+			rel, err := filepath.Rel("../..", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, dir, rel, readFile(t, "../..", rel))
+		}
+	}
+	return dir
+}
+
+func readFile(t *testing.T, dir, file string) string {
+	t.Helper()
+	content, err := text(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func writeFile(t *testing.T, dir, file, content string) {
+	t.Helper()
+	path := filepath.Join(dir, file)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fails(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("error %q, want one with %q", err, word)
+		}
+	}
+}
