@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: ## the whole shop in one process; Ctrl-C stops it
-	@go build -buildvcs=false -o bin/keyline ./services/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
+	@go build -buildvcs=false -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
 	@./bin/keyline
 
 test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite

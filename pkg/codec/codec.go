@@ -46,8 +46,8 @@ type Store interface {
 
 // Config says where the registry is. Only URL is required.
 type Config struct {
-	URL      string `env:"SCHEMA_REGISTRY_URL,required,notEmpty"` // http or https
-	Username string `env:"SCHEMA_REGISTRY_USERNAME"`              // for basic authentication; empty is none
+	URL      string `env:"SCHEMA_REGISTRY_URL,required,notEmpty" expect:"the registry's URL, http or https"`
+	Username string `env:"SCHEMA_REGISTRY_USERNAME"` // for basic authentication; empty is none
 	Password string `env:"SCHEMA_REGISTRY_PASSWORD"`
 	CAFile   string `env:"SCHEMA_REGISTRY_CA_FILE"` // PEM; the only authorities trusted; empty is the system's
 

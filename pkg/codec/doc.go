@@ -5,13 +5,18 @@
 // datum. The writer's schema decides what a value is, no header does, so a foreign producer
 // that sends plain Avro works. An ID that the binary does not know is fetched, once.
 //
+//	c, err := codec.New(cfg, OrderPlaced{})
+//	err = c.Verify(ctx)
+//	value, err := c.Encode(OrderPlaced{ID: "o-1"})
+//	placed, err := codec.Decode[OrderPlaced](ctx, c, value)
+//
 // # Why two Avro libraries
 //
 // Context: hamba/avro generates good structs and judges compatibility well, but it is
 // archived, and its decoder takes a cut event for a shorter one and lets 6 bytes allocate
 // gigabytes. Decision: hamba stays in the build (schemas, codec/compat); at run time
 // twmb/avro moves the bytes. Cost: one generated struct has to please both, which the golden
-// bytes in testdata check.
+// bytes in schemas/testdata check.
 //
 // # Why the writer's schema is walked before twmb sees the bytes
 //

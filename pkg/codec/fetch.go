@@ -3,7 +3,7 @@ package codec
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"maps"
 	"time"
 
@@ -102,7 +102,7 @@ func (c *Codec) remember(id int, f *flight) {
 		c.use(id, f.writer)
 	case errors.Is(f.err, ErrUnavailable):
 		if !c.down.stands() {
-			c.down = refusal{f.err, time.Now().Add(downFor)}
+			c.down = refusal{errors.Unwrap(f.err), time.Now().Add(downFor)} // without the ID
 		}
 	default:
 		if len(c.refused) >= maxRefused {
@@ -133,25 +133,35 @@ func (c *Codec) use(id int, w *writer) {
 func (c *Codec) find(ctx context.Context, id int) (*writer, error) {
 	c.mu.Lock()
 	text, stored := c.stored[id]
-	down := c.down
 	c.mu.Unlock()
 	if !stored {
-		if down.stands() {
-			return nil, down.err
-		}
 		var err error
-		text, err = c.registry.schema(ctx, id)
-		c.count(ctx, err)
-		if err != nil {
-			return nil, err
+		if text, err = c.fetch(ctx, id); err != nil {
+			return nil, fmt.Errorf("schema %d: %w", id, err)
 		}
 	}
 	w, err := c.newWriter(id, text)
-	if err == nil && !stored {
+	if err != nil {
+		return nil, fmt.Errorf("schema %d: %w", id, err)
+	}
+	if !stored {
 		c.log.InfoContext(ctx, "schema fetched", "schema_id", id, "type", w.name)
 		c.save(ctx, id, text)
 	}
-	return w, err
+	return w, nil
+}
+
+// fetch asks the registry, unless it was down a moment ago.
+func (c *Codec) fetch(ctx context.Context, id int) (string, error) {
+	c.mu.Lock()
+	down := c.down
+	c.mu.Unlock()
+	if down.stands() {
+		return "", down.err
+	}
+	text, err := c.registry.schema(ctx, id)
+	c.count(ctx, err)
+	return text, err
 }
 
 func (c *Codec) count(ctx context.Context, err error) {
@@ -176,6 +186,6 @@ func (c *Codec) save(ctx context.Context, id int, text string) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	if err := c.store.SaveSchema(ctx, id, text); err != nil {
-		c.log.LogAttrs(ctx, slog.LevelWarn, "schema not saved", slog.Int("schema_id", id), slog.Any("error", err))
+		c.log.WarnContext(ctx, "schema not saved", "schema_id", id, "error", err)
 	}
 }

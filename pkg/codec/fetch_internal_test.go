@@ -13,7 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/sr"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"example.com/keyline/pkg/event"
 )
@@ -172,7 +175,8 @@ func TestFetch(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, tr := answers(t, status(503, "down"))
 			asked(t, c, tr, ErrUnavailable, 1)
-			if _, err := c.Type(t.Context(), value(2)); !errors.Is(err, ErrUnavailable) || tr.requests.Load() != 1 {
+			_, err := c.Type(t.Context(), value(2))
+			if !errors.Is(err, ErrUnavailable) || tr.requests.Load() != 1 || !strings.HasPrefix(err.Error(), "schema 2: schema registry") {
 				t.Errorf("error %v after %d requests", err, tr.requests.Load())
 			}
 			tr.answer = func(w http.ResponseWriter, _ *http.Request) { found(w) }
@@ -213,6 +217,37 @@ func asked(t *testing.T, c *Codec, tr *transport, want error, requests int32) {
 	t.Helper()
 	if _, err := c.Type(t.Context(), value(1)); !errors.Is(err, want) || tr.requests.Load() != requests {
 		t.Errorf("error %v after %d requests, want %v after %d", err, tr.requests.Load(), want, requests)
+	}
+}
+
+func TestFetch_counts(t *testing.T) {
+	t.Parallel()
+	measured := metric.NewManualReader()
+	c, tr := answers(t, status(404, notThere))
+	var err error
+	c.fetches, err = metric.NewMeterProvider(metric.WithReader(measured)).Meter("test").Int64Counter("schema_fetches_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.writer(t.Context(), 1)
+	tr.answer = status(200, `{"schema": "", "schemaType": "JSON"}`)
+	_, _ = c.writer(t.Context(), 2)
+	tr.answer = func(w http.ResponseWriter, _ *http.Request) { found(w) }
+	_, _ = c.writer(t.Context(), 3)
+	tr.answer = status(500, "")
+	_, _ = c.writer(t.Context(), 4)
+
+	var data metricdata.ResourceMetrics
+	if err := measured.Collect(t.Context(), &data); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]int64)
+	for _, point := range data.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints {
+		outcome, _ := point.Attributes.Value("outcome")
+		got[outcome.AsString()] = point.Value
+	}
+	if diff := cmp.Diff(got, map[string]int64{"ok": 1, "unknown": 1, "unavailable": 1, "incompatible": 1}); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -82,7 +82,7 @@ func TestHostile_arrays(t *testing.T) {
 	c := newCodec(t, codec.Config{URL: newRegistry(t).URL()}, placed{})
 	head := []byte{0, 0} // id, email
 	line := []byte{0, 0, 0}
-	rest := codec.MaxSize - 100
+	rest := 128 << 10 // the square of the number of blocks would be seconds and gigabytes
 	for _, tt := range []struct {
 		name  string
 		datum []byte
@@ -140,7 +140,7 @@ func chain(n int, width int, leaf string) string {
 func TestHostile_schemas(t *testing.T) {
 	r := newRegistry(t)
 	c := newCodec(t, codec.Config{URL: r.URL()}, placed{})
-	zeros, twos := make([]byte, codec.MaxSize-5), bytes.Repeat([]byte{2}, codec.MaxSize-5)
+	zeros, twos := make([]byte, 256<<10), bytes.Repeat([]byte{2}, 256<<10)
 	for i, tt := range []struct {
 		name string
 		typ  string

@@ -20,7 +20,7 @@ type Subject struct {
 // Provision brings the registry up to date: each subject gets the compatibility level
 // FULL_TRANSITIVE and all its versions, oldest first. It changes nothing that is there, so it
 // may run again, and by several at once. The error names the subject; the registry refuses a
-// version that is not compatible with those it has. It blocks for at most 10 s a request.
+// version that is not compatible with those it has. It blocks for at most 5 s a request.
 func Provision(ctx context.Context, cfg Config, subjects []Subject) error {
 	r, err := newRegistry(cfg)
 	if err != nil {

@@ -22,7 +22,7 @@ const (
 	maxResponse = 6*maxSchema + 4<<10
 	// requestTimeout bounds requests at the start and while provisioning, for registries
 	// that are slow to warm up.
-	requestTimeout = 10 * time.Second
+	requestTimeout = 5 * time.Second
 )
 
 // registry asks a Confluent-compatible schema registry.
@@ -104,15 +104,15 @@ func (r *registry) schema(ctx context.Context, id int) (string, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return "", fmt.Errorf("schema %d: %w: longer than %d bytes", id, ErrIncompatible, maxSchema)
+		return "", fmt.Errorf("%w: longer than %d bytes", ErrIncompatible, maxSchema)
 	case notFound(err):
-		return "", fmt.Errorf("schema %d: %w", id, ErrUnknownSchema)
+		return "", ErrUnknownSchema
 	case err != nil:
-		return "", fmt.Errorf("schema %d: %w: %w", id, ErrUnavailable, short(err))
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, short(err))
 	case s.Type != sr.TypeAvro:
-		return "", fmt.Errorf("schema %d: %w: it is %s, not Avro", id, ErrIncompatible, s.Type)
+		return "", fmt.Errorf("%w: it is %s, not Avro", ErrIncompatible, s.Type)
 	case len(s.References) > 0:
-		return "", fmt.Errorf("schema %d: %w: it refers to other schemas", id, ErrIncompatible)
+		return "", fmt.Errorf("%w: it refers to other schemas", ErrIncompatible)
 	}
 	return s.Schema, nil
 }
@@ -139,13 +139,14 @@ func notFound(err error) bool {
 	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && answer.ErrorCode/100 == http.StatusNotFound
 }
 
-// unreachable reports whether the registry did not answer, or answered that it is in trouble.
+// unreachable reports whether there was no answer, or one of something else than the
+// registry, or the registry's that it is in trouble.
 func unreachable(err error) bool {
 	var answer *sr.ResponseError
 	if !errors.As(err, &answer) {
 		return err != nil
 	}
-	return answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests
+	return answer.ErrorCode == 0 || answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests
 }
 
 // short makes an error of the registry fit into a line: an answer may be a whole page.

@@ -64,7 +64,7 @@ type writer struct {
 func (c *Codec) newWriter(id int, text string) (*writer, error) {
 	schema, tree, err := parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("schema %d: %w: %w", id, ErrIncompatible, err)
+		return nil, fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
 	w := &writer{name: FullName(text), tree: tree, size: len(text)}
 	if w.reader = c.byName[w.name]; w.reader == nil {

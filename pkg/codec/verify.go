@@ -13,7 +13,7 @@ import (
 // Verify finds the registry ID of each payload's newest schema, so that Encode works, and
 // saves it in the Store; it registers nothing. While the registry cannot be reached, IDs that
 // the Store has from an earlier Verify do. The error names the subject and what to do, and is
-// ErrUnavailable if trying again may help. Verify blocks for at most 10 s a payload, and can
+// ErrUnavailable if trying again may help. Verify blocks for at most 5 s a payload, and can
 // be called again.
 func (c *Codec) Verify(ctx context.Context) error {
 	stored, err := c.load(ctx)
@@ -80,13 +80,16 @@ func idOf(stored map[int]string, text string) (int, bool) {
 	return 0, false
 }
 
-// keep saves a verified schema. It refuses a store that has another schema under that ID: it
-// was filled from another registry, and what it says of other IDs is wrong too.
+// keep saves a verified schema, unless the store says otherwise: then it was filled from
+// another registry, and what it says of other IDs is wrong too.
 func (c *Codec) keep(ctx context.Context, id int, r *reader, stored map[int]string) error {
+	if other, ok := idOf(stored, r.text); ok {
+		return otherRegistry(id, other, r.name)
+	}
 	if text, ok := stored[id]; ok {
 		old, err := avro.Parse(text)
 		if err != nil || !bytes.Equal(old.Canonical(), r.schema.Canonical()) {
-			return fmt.Errorf("the registry has it under ID %d, where the database keeps %q: the database belongs to another registry", id, FullName(text))
+			return otherRegistry(id, id, FullName(text))
 		}
 	}
 	if c.store == nil {
@@ -96,6 +99,10 @@ func (c *Codec) keep(ctx context.Context, id int, r *reader, stored map[int]stri
 		return fmt.Errorf("save schema %d: %w", id, err)
 	}
 	return nil
+}
+
+func otherRegistry(id, kept int, name string) error {
+	return fmt.Errorf("its ID is %d, but the database keeps %s under %d, so it belongs to another registry: use that one, or empty the database's table of schemas", id, name, kept)
 }
 
 func (c *Codec) verified(id int, r *reader) {

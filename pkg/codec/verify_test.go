@@ -76,10 +76,21 @@ func TestCodec_Verify(t *testing.T) {
 	})
 	t.Run("a database of another registry is refused", func(t *testing.T) {
 		t.Parallel()
-		store := &memory{schemas: map[int]string{idV2: settled}}
-		err := verify(t, codec.Config{URL: newRegistry(t).URL(), Store: store})
-		if err == nil || !strings.Contains(err.Error(), "test.Settled") || !strings.Contains(err.Error(), "another registry") {
-			t.Errorf("error %v, want one that says so", err)
+		for name, kept := range map[string]map[int]string{
+			"test.Settled": {idV2: settled},
+			"test.Placed":  {99: placedV2},
+		} {
+			err := verify(t, codec.Config{URL: newRegistry(t).URL(), Store: &memory{schemas: kept}})
+			if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "another registry") {
+				t.Errorf("error %v, want one that says so and names %s", err, name)
+			}
+		}
+	})
+	t.Run("a database of the same schema with other spaces is not", func(t *testing.T) {
+		t.Parallel()
+		store := &memory{schemas: map[int]string{idV2: strings.ReplaceAll(placedV2, "\t", "")}}
+		if err := verify(t, codec.Config{URL: newRegistry(t).URL(), Store: store}); err != nil || store.schemas[idV2] != placedV2 {
+			t.Errorf("error %v, kept %s", err, store.schemas[idV2])
 		}
 	})
 	t.Run("a store that fails, fails it", func(t *testing.T) {
@@ -99,6 +110,17 @@ func TestCodec_Verify(t *testing.T) {
 		store.mu.Unlock()
 		if typ, err := c.Type(t.Context(), frame(idSettled)); typ != "test.Settled" {
 			t.Errorf("type %q, error %v", typ, err)
+		}
+	})
+	t.Run("something else behind the URL is an outage", func(t *testing.T) {
+		t.Parallel()
+		s := httptest.NewServer(http.NotFoundHandler())
+		t.Cleanup(s.Close)
+		if err := verify(t, codec.Config{URL: s.URL}); !errors.Is(err, codec.ErrUnavailable) {
+			t.Errorf("error %v, want ErrUnavailable", err)
+		}
+		if err := verify(t, codec.Config{URL: s.URL, Store: &memory{schemas: map[int]string{idV2: placedV2}}}); err != nil {
+			t.Errorf("error %v, although the ID was kept", err)
 		}
 	})
 	t.Run("refused credentials are no outage", func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 type Config struct {
 	// URL is postgres://… or sqlite:<file>. A postgres URL may name a schema with
 	// search_path=….
-	URL string `env:"DATABASE_URL,required,notEmpty"`
+	URL string `env:"DATABASE_URL,required,notEmpty" expect:"postgres://… or sqlite:<file>"`
 }
 
 // DB is a database of one service. It is safe for concurrent use.

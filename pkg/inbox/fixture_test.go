@@ -55,8 +55,9 @@ create table agg (key text primary key, last bigint not null);
 type rig struct {
 	testing.TB
 	*inbox.Inbox
-	db    *db.DB
-	codec *codec.Codec
+	db     *db.DB
+	codec  *codec.Codec
+	outbox *outbox.Outbox
 
 	mu      sync.Mutex
 	effects []string // in the order of their commits, as far as one inbox goes
@@ -97,7 +98,8 @@ func newRig(tb testing.TB, cfg inbox.Config) *rig {
 	if cfg.MaxBackoff == 0 {
 		cfg.MaxBackoff = 2 * time.Millisecond
 	}
-	r.Inbox, err = inbox.New(r.db, r.codec, outbox.New(r.db, r.codec, outbox.Config{Source: "/test"}), cfg)
+	r.outbox = outbox.New(r.db, r.codec, outbox.Config{Source: "/test"})
+	r.Inbox, err = inbox.New(r.db, r.codec, r.outbox, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

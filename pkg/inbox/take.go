@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,7 +76,8 @@ type taking struct {
 	items []*item
 
 	fresh   []*item         // those this transaction is the first to see
-	waiting map[string]bool // keys with a queue
+	found   map[string]bool // keys with a queue before this transaction
+	waiting map[string]bool // keys with a queue, as the transaction goes on
 	queue   []queued        // what goes into the queues
 	spans   spans
 }
@@ -87,7 +89,7 @@ func (t *taking) run(ctx context.Context, tx *db.Tx, b *event.Batch) error {
 	if err := t.lookUp(ctx, tx, b.Topic); err != nil {
 		return err
 	}
-	ready := t.split(ctx)
+	ready := t.split()
 	if len(ready) > 0 {
 		if err := t.handle(ctx, tx, ready); err != nil {
 			return err
@@ -173,6 +175,7 @@ func (t *taking) insert(ctx context.Context, tx *db.Tx, b *event.Batch, items []
 // a key while a poll appends to it, nor the other way round. It must come after the inbox
 // rows, and must not be remembered beyond the transaction.
 func (t *taking) lookUp(ctx context.Context, tx *db.Tx, topic string) error {
+	t.found = map[string]bool{}
 	t.waiting = map[string]bool{}
 	if len(t.fresh) == 0 {
 		return nil
@@ -188,28 +191,37 @@ func (t *taking) lookUp(ctx context.Context, tx *db.Tx, topic string) error {
 		return fmt.Errorf("look up waiting keys: %w", err)
 	}
 	for _, k := range found {
-		t.waiting[string(k)] = true
+		t.found[string(k)] = true
 	}
+	t.waiting = maps.Clone(t.found)
 	return nil
 }
 
 // split queues what cannot run now, in offset order, and returns the rest.
-func (t *taking) split(ctx context.Context) (ready []*item) {
+func (t *taking) split() (ready []*item) {
 	for _, it := range t.fresh {
-		switch {
-		case it.err != nil:
-			t.fail(it, it.err)
-		case t.waiting[it.key()]:
-			t.park(queued{item: it, behind: true})
-		case it.handler.slow != nil:
-			t.park(queued{item: it, state: retrying})
-		case t.breaker.isOpen(it.handler.typ):
-			t.park(queued{item: it, state: unavailable})
-		default:
+		if t.runnable(it) {
 			ready = append(ready, it)
 		}
 	}
 	return ready
+}
+
+// runnable reports whether an event's handler may run now. If not, it is in the queue then.
+func (t *taking) runnable(it *item) bool {
+	switch {
+	case it.err != nil:
+		t.fail(it, it.err)
+	case t.waiting[it.key()]:
+		t.park(queued{item: it, behind: true})
+	case it.handler.slow != nil:
+		t.park(queued{item: it, state: retrying})
+	case t.breaker.isOpen(it.handler.typ):
+		t.park(queued{item: it, state: unavailable})
+	default:
+		return true
+	}
+	return false
 }
 
 // park puts an event into its key's queue, and the key's later events behind it.
@@ -224,7 +236,7 @@ func (t *taking) park(q queued) {
 // fail parks an event whose attempt has failed.
 func (t *taking) fail(it *item, err error) {
 	if t.waiting[it.key()] && !errors.Is(err, codec.ErrUndecodable) {
-		// It was not its turn: it fails again when it is.
+		// It is not its turn: it fails again when it is.
 		t.park(queued{item: it, behind: true})
 		return
 	}
@@ -235,110 +247,6 @@ func (t *taking) fail(it *item, err error) {
 	q := queued{item: it, state: v.state, verdict: &v}
 	q.setAside = v.setAside
 	t.park(q)
-}
-
-// handle runs the handlers: all at once, and if any fails, back to before them and one by
-// one, so that the failing event waits and the others are done.
-func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
-	err := tx.Savepoint(ctx, func() error {
-		for _, wave := range waves(ready) {
-			if err := t.wave(ctx, tx, wave); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil || t.lost(ctx, err) {
-		return err
-	}
-	t.spans.drop()
-	for _, it := range ready {
-		switch {
-		case t.waiting[it.key()]:
-			t.park(queued{item: it, behind: true})
-			continue
-		case t.breaker.isOpen(it.handler.typ):
-			t.park(queued{item: it, state: unavailable})
-			continue
-		}
-		err := tx.Savepoint(ctx, func() error { return t.wave(ctx, tx, []*item{it}) })
-		if t.lost(ctx, err) {
-			return err
-		}
-		if err != nil {
-			t.fail(it, err)
-		}
-	}
-	return nil
-}
-
-// lost reports whether an error ends the whole transaction: it conflicts with others, its
-// connection is gone, or the service stops. Then nothing is the event's fault.
-func (in *Inbox) lost(ctx context.Context, err error) bool {
-	var broken *db.BrokenError
-	return err != nil && (db.IsConflict(err) || errors.As(err, &broken) || ctx.Err() != nil)
-}
-
-// waves orders events so that many keys can be worked on with one statement: the first
-// event of every key, then the second, each wave by type. Only the order within a key
-// matters.
-func waves(items []*item) [][]*item {
-	seen := map[string]int{}
-	var waves [][]*item
-	for _, it := range items {
-		n := seen[it.key()]
-		seen[it.key()]++
-		if n == len(waves) {
-			waves = append(waves, nil)
-		}
-		waves[n] = append(waves[n], it)
-	}
-	return waves
-}
-
-// wave runs events of different keys.
-func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
-	batches := map[*handler][]*item{}
-	var order []*handler
-	for _, it := range items {
-		if it.handler.batch == nil {
-			if err := t.one(ctx, tx, it); err != nil {
-				return err
-			}
-			continue
-		}
-		if batches[it.handler] == nil {
-			order = append(order, it.handler)
-		}
-		batches[it.handler] = append(batches[it.handler], it)
-	}
-	for _, h := range order {
-		if err := t.batch(ctx, tx, h, batches[h]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
-	ctx, span := t.span(ctx, it)
-	err := guard(func() error { return it.handler.one(ctx, tx, it.delivery(span)) })
-	t.spans.done(span, err)
-	return err
-}
-
-func (t *taking) batch(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
-	ds := make([]delivery, len(items))
-	open := make([]*processSpan, len(items))
-	for i, it := range items {
-		_, open[i] = t.span(ctx, it)
-		ds[i] = it.delivery(open[i])
-	}
-	err := guard(func() error { return h.batch(ctx, tx, ds) })
-	for i := range items {
-		t.spans.done(open[i], err)
-	}
-	return err
 }
 
 // report tells the traces and metrics what was committed.

@@ -89,5 +89,3 @@ func (s *spans) done(span *processSpan, err error) {
 	span.done(err)
 	*s = append(*s, span)
 }
-
-func (s *spans) drop() { *s = nil }

@@ -17,7 +17,7 @@ import (
 // It holds a password: do not print it.
 type Config struct {
 	// Brokers are the addresses, host:port, that the cluster is first found through.
-	Brokers []string `env:"KAFKA_BROKERS,required,notEmpty"`
+	Brokers []string `env:"KAFKA_BROKERS,required,notEmpty" expect:"host:port of a broker, or several with commas"`
 	// ClientID names this client in the brokers' logs and quotas; Group if empty.
 	ClientID string `env:"KAFKA_CLIENT_ID"`
 	// Group is the consumer group. A producer does not need one.

@@ -6,8 +6,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Client is the client under the consumer, for tests that ask the group about it.
+// Client is the client under the consumer; nil before Run.
 func (c *Consumer) Client() *kgo.Client { return c.client.Load() }
+
+// Paused are the partitions of topic that the client does not fetch.
+func (c *Consumer) Paused(topic string) []int32 {
+	cl := c.client.Load()
+	if cl == nil {
+		return nil
+	}
+	return cl.PauseFetchPartitions(nil)[topic]
+}
 
 // SetHandTimeout bounds the batch in hand at a revoke.
 func (c *Consumer) SetHandTimeout(d time.Duration) { c.timing.hand = d }
@@ -29,3 +38,27 @@ const (
 	BatchRecords = batchRecords
 	PollRecords  = pollRecords
 )
+
+// Queued is how many records of each partition wait in memory.
+func (c *Consumer) Queued() map[int32]int {
+	n := map[int32]int{}
+	for _, p := range c.owned() {
+		p.mu.Lock()
+		n[p.id] = len(p.queue)
+		p.mu.Unlock()
+	}
+	return n
+}
+
+// QueuedBytes is what they take.
+func (c *Consumer) QueuedBytes() (n int) {
+	for _, p := range c.owned() {
+		p.mu.Lock()
+		n += p.bytes
+		p.mu.Unlock()
+	}
+	return n
+}
+
+// Group is the consumer's group.
+func (c *Consumer) Group() string { return c.cfg.Group }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -16,6 +17,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/kafka"
@@ -331,4 +336,65 @@ func (l *logbook) wait(t testing.TB, parts ...string) string {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a log line with %q in\n%s", parts, l), func() bool { return l.line(parts...) != "" })
 	return l.line(parts...)
+}
+
+// freePort returns a loopback address where nobody listens yet.
+func freePort(t testing.TB) (addr string, port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String(), l.Addr().(*net.TCPAddr).Port
+}
+
+// metrics reads instruments back.
+type metrics struct {
+	meter  metric.Meter
+	reader *sdkmetric.ManualReader
+}
+
+func newMetrics() *metrics {
+	reader := sdkmetric.NewManualReader()
+	return &metrics{sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test"), reader}
+}
+
+// value is the one data point of an instrument that has the given labels, -1 if there is none.
+func (m *metrics) value(t testing.TB, name string, labels ...string) float64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := m.reader.Collect(context.Background(), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range all.ScopeMetrics {
+		for _, i := range scope.Metrics {
+			if i.Name != name {
+				continue
+			}
+			switch data := i.Data.(type) {
+			case metricdata.Gauge[int64]:
+				return point(data.DataPoints, labels)
+			case metricdata.Gauge[float64]:
+				return point(data.DataPoints, labels)
+			case metricdata.Sum[int64]:
+				return point(data.DataPoints, labels)
+			}
+		}
+	}
+	return -1
+}
+
+func point[N int64 | float64](points []metricdata.DataPoint[N], labels []string) float64 {
+	for _, p := range points {
+		has := true
+		for i := 0; i < len(labels); i += 2 {
+			v, ok := p.Attributes.Value(attribute.Key(labels[i]))
+			has = has && ok && v.String() == labels[i+1]
+		}
+		if has {
+			return float64(p.Value)
+		}
+	}
+	return -1
 }

@@ -29,6 +29,9 @@ const (
 // add holds a target back, longer each time, and reports whether it is new.
 func (h holds) add(t target, now time.Time) bool {
 	was, again := h[t]
+	if again && now.Before(was.next) {
+		return false // another record of the same window
+	}
 	pause := min(max(firstPause, 2*was.pause), lastPause)
 	h[t] = hold{now.Add(pause), pause}
 	return !again

@@ -21,6 +21,9 @@ type Publisher interface {
 	Publish(ctx context.Context, window []event.Record) []error
 }
 
+// lookForLease is how often, at least, a relay that is not on duty looks whether it may be.
+const lookForLease = 500 * time.Millisecond
+
 // maxWindowBytes bounds the memory of one window.
 const maxWindowBytes = 8 << 20
 
@@ -41,7 +44,7 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 			mine, err := r.acquire(ctx)
 			if err != nil || !mine {
 				r.report(ctx, "relay waits for the database", err)
-				o.wait(ctx, max(o.cfg.Idle, o.cfg.Lease/10))
+				o.wait(ctx, min(max(o.cfg.Idle, o.cfg.Lease/10), lookForLease))
 				continue
 			}
 			renewed = time.Now()

@@ -49,7 +49,7 @@ func Every(ctx context.Context, pause time.Duration, log *slog.Logger, what stri
 			reported = ""
 		case ctx.Err() == nil && err.Error() != reported:
 			reported = err.Error()
-			log.WarnContext(ctx, "could not "+what, "error", err)
+			log.WarnContext(ctx, "periodic work failed", "work", what, "error", err)
 		}
 		select {
 		case <-ctx.Done():

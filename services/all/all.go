@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/keyline/pkg/service"
+	"example.com/keyline/pkg/telemetry"
 	"example.com/keyline/services/email"
 	"example.com/keyline/services/inventory"
 	"example.com/keyline/services/order"
@@ -36,6 +37,8 @@ type Config struct {
 	Environ map[string]string `env:"-"`
 	// Out gets the banner; nil is standard output.
 	Out io.Writer `env:"-"`
+	// Log gets the lines that the shop and its services log; nil is standard error.
+	Log io.Writer `env:"-"`
 	// URLFile, if set, is where the URLs are written for other programs.
 	URLFile string `env:"-"`
 	// Started, if set, is called once everything is ready.
@@ -67,7 +70,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Out == nil {
 		cfg.Out = os.Stdout
 	}
-	s := &Shop{spans: newSpans(), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if cfg.Log == nil {
+		cfg.Log = os.Stderr
+	}
+	s := &Shop{spans: newSpans(), log: slog.New(slog.NewTextHandler(cfg.Log, nil))}
 	front, err := listenFront(cfg.Port)
 	if err != nil {
 		return err
@@ -80,6 +86,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, s.parts.close()) }()
 	return s.run(ctx, cfg, front)
 }
+
+// provisionGrace is how long the services wait for topics and schemas before they start
+// without.
+const provisionGrace = 2 * time.Second
 
 func (s *Shop) run(ctx context.Context, cfg Config, front net.Listener) error {
 	services, err := s.services(cfg)
@@ -97,10 +107,17 @@ func (s *Shop) run(ctx context.Context, cfg Config, front net.Listener) error {
 	stopped, servicesStopped := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return serve(stopped, front, s.routes()) })
 	g.Go(func() error { return serve(stopped, admin, s.adminRoutes()) })
+	provisioned := make(chan struct{})
+	g.Go(func() error {
+		defer close(provisioned)
+		return s.parts.provision(ctx, s.log)
+	})
 	g.Go(func() error {
 		defer servicesStopped() // the registry behind the front serves them to their end
-		if err := s.parts.provision(ctx, s.log); err != nil {
-			return err
+		// A part that stays away is the services' to tell, in their probes.
+		select {
+		case <-provisioned:
+		case <-time.After(provisionGrace):
 		}
 		return services(ctx)
 	})
@@ -130,8 +147,8 @@ func (s *Shop) services(cfg Config) (run func(context.Context) error, err error)
 			return nil, err
 		}
 	}
-	for _, t := range []*[]spanProcessor{&oc.Telemetry.SpanProcessors, &ic.Telemetry.SpanProcessors, &ec.Telemetry.SpanProcessors} {
-		*t = append(*t, s.spans)
+	for _, t := range []*telemetry.Config{&oc.Telemetry, &ic.Telemetry, &ec.Telemetry} {
+		t.LogWriter, t.SpanProcessors = cfg.Log, append(t.SpanProcessors, s.spans)
 	}
 	return func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)

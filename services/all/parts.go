@@ -14,10 +14,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/keyline/pkg/codec"
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/pkg/kafka"
 	"example.com/keyline/pkg/service"
 	"example.com/keyline/schemas"
@@ -153,9 +155,10 @@ func (p *parts) belongsTo(kafkaID string) error {
 func (p *parts) forService(name string) map[string]string {
 	environ := maps.Clone(p.environ)
 	// The front has the addresses; each service gets free ones behind it.
-	for _, fixed := range []string{"HTTP_ADDR", "ADMIN_ADDR", "KAFKA_GROUP", "KAFKA_CLIENT_ID", "KAFKA_INSTANCE_ID", "OTEL_SERVICE_NAME"} {
+	for _, fixed := range []string{"HTTP_ADDR", "ADMIN_ADDR", "KAFKA_CLIENT_ID", "KAFKA_INSTANCE_ID", "OTEL_SERVICE_NAME"} {
 		delete(environ, fixed)
 	}
+	environ["KAFKA_GROUP"] = p.group(name)
 	if file := environ["DATABASE_URL_FILE"]; file != "" {
 		if text, err := os.ReadFile(file); err == nil {
 			environ["DATABASE_URL"] = strings.TrimSpace(string(text))
@@ -167,6 +170,15 @@ func (p *parts) forService(name string) map[string]string {
 		environ["LOG_LEVEL"] = "warn" // three services at once would bury the banner
 	}
 	return environ
+}
+
+// group is the consumer group of a service: behind KAFKA_GROUP, if that is set, so that two
+// shops can use one broker without taking each other's partitions.
+func (p *parts) group(name string) string {
+	if prefix := p.environ["KAFKA_GROUP"]; prefix != "" {
+		return prefix + "-" + name
+	}
+	return name
 }
 
 func databaseURL(given, dir, name string) string {
@@ -186,7 +198,8 @@ func databaseURL(given, dir, name string) string {
 	return "sqlite:" + filepath.Join(dir, name+".db")
 }
 
-// provision creates the topics and registers the schemas, trying until both answer.
+// provision creates the topics and registers the schemas, trying until both answer or ctx
+// ends. Neither waits for the other.
 func (p *parts) provision(ctx context.Context, log *slog.Logger) error {
 	conf, err := service.Parse[struct {
 		Kafka    kafka.Config
@@ -195,36 +208,52 @@ func (p *parts) provision(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	var topics []kafka.Topic
-	for _, t := range schemas.Topics() {
-		topics = append(topics, kafka.Topic(t))
-	}
 	var subjects []codec.Subject
 	for _, s := range schemas.Subjects() {
 		subjects = append(subjects, codec.Subject(s))
 	}
-	steps := []func() error{
-		func() error { return kafka.Provision(ctx, conf.Kafka, topics) },
-		func() error { return codec.Provision(ctx, conf.Registry, subjects) },
+	var both sync.WaitGroup
+	both.Go(func() {
+		persist(ctx, log, "topics", func() error { return kafka.Provision(ctx, conf.Kafka, p.topics()) })
+	})
+	both.Go(func() {
+		persist(ctx, log, "schemas", func() error { return codec.Provision(ctx, conf.Registry, subjects) })
+	})
+	both.Wait()
+	return nil
+}
+
+// topics are the shop's, with the dead letters of its own groups.
+func (p *parts) topics() (topics []kafka.Topic) {
+	for _, t := range schemas.Topics() {
+		if source, dead := strings.CutSuffix(t.Name, ".dlt"); dead {
+			topic, name, _ := strings.Cut(source, ".")
+			t.Name = inbox.DeadLetterTopic(topic, p.group(name))
+		}
+		topics = append(topics, kafka.Topic(t))
 	}
-	for _, step := range steps {
-		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-			err := step()
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			log.Warn("not provisioned yet, trying again", "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
+	return topics
+}
+
+// persist repeats fn until it succeeds or ctx ends; a failure is logged when its text
+// changes.
+func persist(ctx context.Context, log *slog.Logger, what string, fn func() error) {
+	reported := ""
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := fn()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != reported {
+			reported = text
+			log.Warn("not provisioned yet, trying again", "what", what, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
-	return nil
 }
 
 func (p *parts) close() error {

@@ -10,8 +10,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-type spanProcessor = sdktrace.SpanProcessor
-
 // spans collects the finished spans of the services in this process, for the page. It keeps
 // the latest traces and is safe for concurrent use.
 type spans struct {

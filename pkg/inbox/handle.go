@@ -1,0 +1,109 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+
+	"example.com/keyline/pkg/db"
+)
+
+// handle runs the handlers: all at once, and if any fails, back to before them and one by
+// one, so that the failing event waits and the others are done.
+func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
+	err := tx.Savepoint(ctx, func() error {
+		for _, wave := range waves(ready) {
+			if err := t.wave(ctx, tx, wave); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil || t.lost(ctx, err) {
+		return err
+	}
+	// From the start, so that the queues get their events in offset order: one that fails now
+	// comes before those that were to wait behind others.
+	t.spans, t.queue, t.waiting = nil, nil, t.found
+	for _, it := range t.fresh {
+		if !t.runnable(it) {
+			continue
+		}
+		err := tx.Savepoint(ctx, func() error { return t.wave(ctx, tx, []*item{it}) })
+		if t.lost(ctx, err) {
+			return err
+		}
+		if err != nil {
+			t.fail(it, err)
+		}
+	}
+	return nil
+}
+
+// lost reports whether an error ends the whole transaction: it conflicts with others, its
+// connection is gone, or the service stops. Then nothing is the event's fault.
+func (in *Inbox) lost(ctx context.Context, err error) bool {
+	var broken *db.BrokenError
+	return err != nil && (db.IsConflict(err) || errors.As(err, &broken) || ctx.Err() != nil)
+}
+
+// waves orders events so that many keys can be worked on with one statement: the first
+// event of every key, then the second, each wave by type. Only the order within a key
+// matters.
+func waves(items []*item) [][]*item {
+	seen := map[string]int{}
+	var waves [][]*item
+	for _, it := range items {
+		n := seen[it.key()]
+		seen[it.key()]++
+		if n == len(waves) {
+			waves = append(waves, nil)
+		}
+		waves[n] = append(waves[n], it)
+	}
+	return waves
+}
+
+// wave runs events of different keys.
+func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
+	batches := map[*handler][]*item{}
+	var order []*handler
+	for _, it := range items {
+		if it.handler.batch == nil {
+			if err := t.one(ctx, tx, it); err != nil {
+				return err
+			}
+			continue
+		}
+		if batches[it.handler] == nil {
+			order = append(order, it.handler)
+		}
+		batches[it.handler] = append(batches[it.handler], it)
+	}
+	for _, h := range order {
+		if err := t.batch(ctx, tx, h, batches[h]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
+	ctx, span := t.span(ctx, it)
+	err := guard(func() error { return it.handler.one(ctx, tx, it.delivery(span)) })
+	t.spans.done(span, err)
+	return err
+}
+
+func (t *taking) batch(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
+	ds := make([]delivery, len(items))
+	open := make([]*processSpan, len(items))
+	for i, it := range items {
+		_, open[i] = t.span(ctx, it)
+		ds[i] = it.delivery(open[i])
+	}
+	err := guard(func() error { return h.batch(ctx, tx, ds) })
+	for i := range items {
+		t.spans.done(open[i], err)
+	}
+	return err
+}

@@ -1,0 +1,411 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/kafka"
+)
+
+func TestProducer_Publish(t *testing.T) {
+	t.Parallel()
+
+	t.Run("writes windows in order per key, with headers, and answers nil", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic := newTopic(t, addrs, 6)
+		p := newProducer(t, kafka.Config{Brokers: addrs})
+		for i := range 5 {
+			window := numbered(topic, i*100, 100, keys(20)...)
+			window[0].Headers = []event.Header{{Key: "ce_id", Value: []byte("1")}}
+			if errs := p.Publish(t.Context(), window); errs != nil {
+				t.Fatal(errors.Join(errs...))
+			}
+		}
+		wire := readAll(t, addrs, topic)
+		if len(wire) != 10_000 {
+			t.Errorf("on the wire: got %d records, want 10000", len(wire))
+		}
+		firstSightsInOrder(t, wire)
+		if errs := p.Publish(t.Context(), nil); errs != nil {
+			t.Errorf("empty window: got %v, want nil", errs)
+		}
+		if err := p.Ping(t.Context()); err != nil {
+			t.Errorf("Ping: %v", err)
+		}
+	})
+
+	t.Run("puts a key where Java's client puts it", func(t *testing.T) {
+		t.Parallel()
+		// The values of Kafka's own test of Utils.murmur2.
+		java := map[string]int32{
+			"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,
+			"a-little-bit-longer-string": -1486304829, "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+			"abc": 479470107, "": 275646681,
+		}
+		addrs := brokers(t)
+		for _, n := range []int32{1, 3, 6, 12, 50} {
+			topic := newTopic(t, addrs, n)
+			var window []event.Record
+			for key := range java {
+				window = append(window, event.Record{Topic: topic, Key: []byte(key)})
+			}
+			publish(t, addrs, window...)
+			for _, r := range readAll(t, addrs, topic) {
+				if want := (java[string(r.Key)] & 0x7fffffff) % n; r.Partition != want {
+					t.Errorf("key %q of %d partitions: got %d, want %d", r.Key, n, r.Partition, want)
+				}
+			}
+		}
+	})
+
+	t.Run("lost answers cost neither order nor duplicates", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic := newTopic(t, addrs, 3)
+		lossy := &lossyDialer{every: 2}
+		p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.Dialer(lossy.dial), kgo.RetryBackoffFn(func(int) time.Duration { return time.Millisecond })}})
+		for i := range 40 {
+			if errs := p.Publish(t.Context(), numbered(topic, i*10, 10, keys(10)...)); errs != nil {
+				t.Fatal(errors.Join(errs...))
+			}
+		}
+		wire := readAll(t, addrs, topic)
+		if len(wire) != 4000 {
+			t.Errorf("on the wire: got %d records, want 4000", len(wire))
+		}
+		firstSightsInOrder(t, wire)
+		if lossy.lost.Load() < 5 {
+			t.Errorf("lost answers: got %d, want more", lossy.lost.Load())
+		}
+	})
+
+	t.Run("a timeout of a write that happened costs no duplicate", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic := newTopic(t, addrs, 3)
+		p := newProducer(t, kafka.Config{Brokers: addrs})
+		for i := range 5 {
+			cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 2})
+			if errs := p.Publish(t.Context(), numbered(topic, i*10, 10, keys(10)...)); errs != nil {
+				t.Fatal(errors.Join(errs...))
+			}
+		}
+		wire := readAll(t, addrs, topic)
+		if len(wire) != 500 {
+			t.Errorf("on the wire: got %d records, want 500", len(wire))
+		}
+		firstSightsInOrder(t, wire)
+	})
+
+	t.Run("a record that no batch can hold fails with the later ones of its key, and no other", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic := newTopic(t, addrs, 1)
+		window := numbered(topic, 0, 10, "a", "b")
+		window[8].Value = make([]byte, 2<<20) // a:4
+		errs := newProducer(t, kafka.Config{Brokers: addrs}).Publish(t.Context(), window)
+		for i, err := range errs {
+			if want := i >= 8 && i%2 == 0; (err != nil) != want {
+				t.Errorf("record %d: got %v, want an error: %v", i, err, want)
+			}
+		}
+		if !errors.Is(errs[8], kerr.MessageTooLarge) || errors.Is(errs[8], event.ErrTopic) {
+			t.Errorf("got %v, want MESSAGE_TOO_LARGE", errs[8])
+		}
+		if got := len(readAll(t, addrs, topic)); got != 14 {
+			t.Errorf("on the wire: got %d, want 14", got)
+		}
+	})
+
+	t.Run("a topic that is missing fails its records only, and is written when it is there", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		exists, missing := newTopic(t, addrs, 2), unique(t, "missing")
+		p := newProducer(t, kafka.Config{Brokers: addrs})
+		window := append(numbered(exists, 0, 5, "a"), numbered(missing, 0, 5, "b")...)
+		errs := p.Publish(t.Context(), window)
+		for i, err := range errs {
+			if errors.Is(err, event.ErrTopic) != (i >= 5) || (err != nil) != (i >= 5) {
+				t.Errorf("record %d: got %v", i, err)
+			}
+		}
+		if len(errs) != 10 {
+			t.Fatalf("got %d entries, want 10", len(errs))
+		}
+		if err := kafka.Provision(t.Context(), kafka.Config{Brokers: addrs}, []kafka.Topic{{Name: missing, Partitions: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if errs := p.Publish(t.Context(), window[5:]); errs != nil {
+			t.Error(errors.Join(errs...))
+		}
+		if a, b := len(readAll(t, addrs, exists)), len(readAll(t, addrs, missing)); a != 5 || b != 5 {
+			t.Errorf("on the wire: got %d and %d, want 5 and 5", a, b)
+		}
+	})
+
+	t.Run("a topic that was deleted and made again is written after one failure", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic := newTopic(t, addrs, 1)
+		p := newProducer(t, kafka.Config{Brokers: addrs})
+		if errs := p.Publish(t.Context(), numbered(topic, 0, 5, "a")); errs != nil {
+			t.Fatal(errors.Join(errs...))
+		}
+		if err := cluster.DeleteTopic(topic); err != nil {
+			t.Fatal(err)
+		}
+		if err := cluster.CreateTopic(topic, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if errs := p.Publish(t.Context(), numbered(topic, 5, 5, "a")); len(errs) != 5 || !errors.Is(errs[0], event.ErrTopic) {
+			t.Fatalf("got %v, want ErrTopic", errs)
+		}
+		if errs := p.Publish(t.Context(), numbered(topic, 5, 5, "a")); errs != nil {
+			t.Error(errors.Join(errs...))
+		}
+	})
+
+	t.Run("a topic that may not be written fails its records", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		a, b := newTopic(t, addrs, 1), newTopic(t, addrs, 1)
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: a, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		errs := newProducer(t, kafka.Config{Brokers: addrs}).Publish(t.Context(), append(numbered(a, 0, 1, "k"), numbered(b, 0, 1, "k")...))
+		if len(errs) != 2 || !errors.Is(errs[0], event.ErrTopic) || errs[1] != nil {
+			t.Errorf("got %v, want ErrTopic for the first only", errs)
+		}
+	})
+
+	t.Run("with the broker away it waits for the end of its context", func(t *testing.T) {
+		t.Parallel()
+		addr, port := freePort(t)
+		p := newProducer(t, kafka.Config{Brokers: []string{addr}})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		errs := p.Publish(ctx, numbered("orders", 0, 5, "k"))
+		if len(errs) != 5 || !errors.Is(errs[4], context.DeadlineExceeded) || errors.Is(errs[4], event.ErrTopic) {
+			t.Errorf("got %v, want five times that the deadline is exceeded", errs)
+		}
+		fake(t, kfake.Ports(port), kfake.SeedTopics(1, "orders"))
+		if errs := p.Publish(t.Context(), numbered("orders", 0, 5, "k")); errs != nil {
+			t.Error(errors.Join(errs...))
+		}
+	})
+}
+
+// A partition fails in the middle of a window: what was written of it is a prefix. The client
+// is cold at first, so that the topic is looked up while the window is handed to it.
+func TestProducer_NothingIsWrittenBehindAFailure(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidRecord, kerr.UnknownServerError} {
+		t.Run(fault.Message, func(t *testing.T) {
+			t.Parallel()
+			cluster := fake(t)
+			addrs := cluster.ListenAddrs()
+			for round := range 20 {
+				topic := newTopic(t, addrs, 2)
+				p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(2000)}})
+				if round%2 == 1 { // warm
+					if errs := p.Publish(t.Context(), numbered(topic, 0, 1, keys(40)[10:]...)); errs != nil {
+						t.Fatal(errors.Join(errs...))
+					}
+				}
+				var requests atomic.Int64
+				cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Partitions: []int32{0}, Err: fault,
+					When: func(kmsg.Request) bool { return requests.Add(1) == int64(1+round/2) }})
+				window := numbered(topic, 0, 500, keys(10)...)
+				errs := p.Publish(t.Context(), window)
+				if errs == nil {
+					t.Fatal("the fault did not strike")
+				}
+				wire := map[string]bool{}
+				for _, r := range readAll(t, addrs, topic) {
+					wire[string(r.Value)] = true
+				}
+				failed := map[string]bool{}
+				for i, r := range window {
+					key, value := string(r.Key), string(r.Value)
+					if errs[i] == nil != wire[value] {
+						t.Fatalf("round %d, %s: answer %v, on the wire %v", round, value, errs[i], wire[value])
+					}
+					if failed[key] && wire[value] {
+						t.Fatalf("round %d: %s was written behind a failure of its key", round, value)
+					}
+					failed[key] = failed[key] || errs[i] != nil
+				}
+				if errs := p.Publish(t.Context(), window); errs != nil {
+					t.Fatal(errors.Join(errs...))
+				}
+			}
+		})
+	}
+}
+
+// The context ends while a window is on its way and the broker is silent. The next window
+// holds what was not acknowledged and more; whatever the broker makes of the first one by
+// then, each key's first sights are in order.
+func TestProducer_ContextEndsMidFlush(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic := newTopic(t, addrs, 2)
+	p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(1000)}})
+	published := 0
+	for round := range 10 {
+		window := numbered(topic, published, 60, keys(5)...)
+		stalled, answer := make(chan struct{}, 1000), make(chan struct{})
+		var requests atomic.Int64
+		cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.KeepControl()
+			if requests.Add(1) == int64(1+round%4) {
+				stalled <- struct{}{}
+				cluster.DropControl()
+				cluster.SleepControl(func() { <-answer })
+			}
+			return nil, nil, false
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-stalled; cancel() }()
+		errs := p.Publish(ctx, window)
+		failed := 0
+		for _, err := range errs {
+			if err != nil {
+				failed++
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("round %d: got %v, want that the context was cancelled", round, err)
+				}
+			}
+		}
+		if failed == 0 {
+			t.Fatalf("round %d: everything was acknowledged", round)
+		}
+		if round%2 == 0 {
+			close(answer) // the old request is carried out before the new window
+		}
+		again := window[:0:0]
+		for i, err := range errs {
+			if err != nil {
+				again = append(again, window[i])
+			}
+		}
+		done := make(chan []error, 1)
+		go func() { done <- p.Publish(t.Context(), append(again, numbered(topic, published+60, 10, keys(5)...)...)) }()
+		if round%2 == 1 {
+			close(answer) // or beside it
+		}
+		if errs := <-done; errs != nil {
+			t.Fatal(errors.Join(errs...))
+		}
+		published += 70
+	}
+	firstSightsInOrder(t, readAll(t, addrs, topic))
+}
+
+func TestProducer_CloseWaits(t *testing.T) {
+	t.Parallel()
+	addrs := brokers(t)
+	topic := newTopic(t, addrs, 1)
+	p, err := kafka.NewProducer(kafka.Config{Brokers: addrs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan []error)
+	go func() { done <- p.Publish(context.Background(), numbered(topic, 0, 100, "k")) }()
+	if errs := <-done; errs != nil {
+		t.Error(errors.Join(errs...))
+	}
+	p.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if errs := p.Publish(ctx, numbered(topic, 0, 2, "k")); len(errs) != 2 || !errors.Is(errs[1], context.Canceled) {
+		t.Errorf("after Close: got %v, want that the context was cancelled", errs)
+	}
+}
+
+// readAll reads a topic to its end with a client of its own.
+func readAll(t testing.TB, addrs []string, topic string) []*kgo.Record {
+	t.Helper()
+	n := sum(ends(t, addrs, topic))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var all []*kgo.Record
+	for int64(len(all)) < n {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, fetches.Records()...)
+	}
+	return all
+}
+
+// firstSightsInOrder is recorder.inOrder for the wire.
+func firstSightsInOrder(t testing.TB, wire []*kgo.Record) {
+	t.Helper()
+	rec := newRecorder()
+	for _, r := range wire {
+		rec.byKey[string(r.Key)] = append(rec.byKey[string(r.Key)], string(r.Value))
+	}
+	rec.inOrder(t)
+}
+
+// lossyDialer makes connections that break with every so-manieth answer, after the broker has
+// sent it.
+type lossyDialer struct {
+	every       int64
+	reads, lost atomic.Int64
+}
+
+func (d *lossyDialer) dial(ctx context.Context, network, host string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, host)
+	return &lossyConn{Conn: c, d: d}, err
+}
+
+type lossyConn struct {
+	net.Conn
+	d     *lossyDialer
+	reads int
+}
+
+func (c *lossyConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.reads++
+	if err == nil && c.reads > 4 && c.d.reads.Add(1)%c.d.every == 0 {
+		c.d.lost.Add(1)
+		_ = c.Conn.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func TestPublish_ErrorsAreShort(t *testing.T) {
+	t.Parallel()
+	addrs := brokers(t)
+	missing := unique(t, "missing")
+	errs := newProducer(t, kafka.Config{Brokers: addrs}).Publish(t.Context(), numbered(missing, 0, 1, "k"))
+	if got := fmt.Sprint(errs[0]); !strings.HasPrefix(got, "publish to "+missing+": "+event.ErrTopic.Error()) || len(got) > 300 {
+		t.Errorf("got %q", got)
+	}
+}

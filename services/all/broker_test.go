@@ -1,0 +1,311 @@
+package all_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/pkg/kafka"
+	"example.com/keyline/schemas"
+)
+
+// offsets are positions by topic and partition.
+type offsets map[string]map[int32]int64
+
+// consumed are the topics of each service.
+var consumed = map[string]string{"order": schemas.TopicInventory, "inventory": schemas.TopicOrders, "email": schemas.TopicOrders}
+
+// useOwnGroups gives the services consumer groups of their own on a real broker, which begin
+// where the topics end now.
+func (s *shop) useOwnGroups() {
+	brokers := real["KAFKA_BROKERS"]
+	if brokers == "" || s.cfg.Environ["KAFKA_BROKERS"] != brokers {
+		return
+	}
+	prefix := "test-" + rand.Text()[:10]
+	s.cfg.Environ["KAFKA_GROUP"] = prefix
+	var topics []kafka.Topic
+	for _, t := range schemas.Topics() {
+		topics = append(topics, kafka.Topic(t))
+	}
+	if err := kafka.Provision(s.Context(), kafka.Config{Brokers: strings.Split(brokers, ",")}, topics); err != nil {
+		s.Fatal(err)
+	}
+	admin := adminOf(s, brokers)
+	s.starts = ends(s, admin)
+	s.rewind(admin, func(service string) string { return prefix + "-" + service })
+	s.Cleanup(func() {
+		ctx := context.Background()
+		for service, topic := range consumed {
+			group := prefix + "-" + service
+			if _, err := admin.DeleteGroup(ctx, group); err != nil {
+				s.Errorf("delete the group %s: %v", group, err)
+			}
+			_, _ = admin.DeleteTopic(ctx, inbox.DeadLetterTopic(topic, group)) // there is none if the shop never opened
+		}
+	})
+}
+
+// rewind sets the groups to where this test's records begin. No shop must run.
+func (s *shop) rewind(admin *kadm.Client, group func(service string) string) {
+	s.Helper()
+	for service, topic := range consumed {
+		at := kadm.Offsets{}
+		for p, offset := range s.start0(topic) {
+			at.AddOffset(topic, p, offset, -1)
+		}
+		if err := admin.CommitAllOffsets(s.Context(), group(service), at); err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+// start0 is where a topic's records of this test begin.
+func (s *shop) start0(topic string) map[int32]int64 {
+	if s.starts != nil {
+		return s.starts[topic]
+	}
+	zero := map[int32]int64{}
+	for _, t := range schemas.Topics() {
+		for p := range t.Partitions {
+			if t.Name == topic {
+				zero[p] = 0
+			}
+		}
+	}
+	return zero
+}
+
+// admin speaks to the shop's broker.
+func (s *shop) admin() *kadm.Client {
+	s.Helper()
+	return adminOf(s, s.URLs.Kafka)
+}
+
+func adminOf(s *shop, brokers string) *kadm.Client {
+	s.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DisableClientMetrics())
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+// ends are where the topics end.
+func ends(s *shop, admin *kadm.Client, topics ...string) offsets {
+	s.Helper()
+	if len(topics) == 0 {
+		topics = []string{schemas.TopicOrders, schemas.TopicInventory, schemas.TopicEmails}
+	}
+	listed, err := admin.ListEndOffsets(s.Context(), topics...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	all := offsets{}
+	listed.Each(func(o kadm.ListedOffset) {
+		if all[o.Topic] == nil {
+			all[o.Topic] = map[int32]int64{}
+		}
+		all[o.Topic][o.Partition] = o.Offset
+	})
+	return all
+}
+
+// dump reads all records of a topic that are this test's, each partition in its order.
+func (s *shop) dump(topic string) (records []*kgo.Record) {
+	s.Helper()
+	end := ends(s, s.admin(), topic)[topic]
+	from, left := map[int32]kgo.Offset{}, map[int32]int64{}
+	for p, e := range end {
+		begin := s.start0(topic)[p] // 0 for a topic of this test's own
+		if begin < e {
+			from[p], left[p] = kgo.NewOffset().At(begin), e
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
+	defer cancel()
+	for len(left) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			s.Fatalf("dump %s: %v", topic, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset < left[r.Partition] && s.owns(string(r.Key)) {
+				records = append(records, r)
+			}
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	return records
+}
+
+// deadLetters reads the copies of a group's dead letters.
+func (s *shop) deadLetters(service string) []*kgo.Record {
+	s.Helper()
+	return s.dump(inbox.DeadLetterTopic(consumed[service], s.Group(service)))
+}
+
+func header(r *kgo.Record, name string) string {
+	for _, h := range r.Headers {
+		if h.Key == name {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
+// fact is a record of the shop's, read.
+type fact struct {
+	*kgo.Record
+	typ, id, source, causation, traceID string
+	version                             int64
+	data                                map[string]any
+}
+
+func (f fact) key() string { return string(f.Key) }
+
+// facts reads all records of a topic as any tool would: by the registry, without knowing
+// their types.
+func (s *shop) facts(topic string) (all []fact) {
+	s.Helper()
+	reader, err := codec.New(codec.Config{URL: s.URLs.Registry})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, r := range s.dump(topic) {
+		f := fact{Record: r, id: header(r, "ce_id"), source: header(r, "ce_source"), causation: header(r, "ce_causationid")}
+		if f.typ, err = reader.Type(s.Context(), r.Value); err != nil {
+			s.Fatal(err)
+		}
+		text, err := reader.JSON(s.Context(), r.Value, false)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &f.data); err != nil {
+			s.Fatal(err)
+		}
+		f.version, _ = strconv.ParseInt(header(r, "ce_aggregateversion"), 10, 64)
+		if sc := event.SpanContext([]event.Header{{Key: event.HeaderTraceparent, Value: []byte(header(r, "traceparent"))}}); sc.IsValid() {
+			f.traceID = sc.TraceID().String()
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// factsOf are the facts of one key.
+func (s *shop) factsOf(topic, key string) (all []fact) {
+	s.Helper()
+	for _, f := range s.facts(topic) {
+		if f.key() == key {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// write writes records as a producer that is not ours.
+func (s *shop) write(records ...*kgo.Record) {
+	s.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics(), kgo.RecordPartitioner(kgo.ManualOrKey()))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer cl.Close()
+	for _, r := range records {
+		s.own(string(r.Key))
+	}
+	if err := cl.ProduceSync(s.Context(), records...).FirstErr(); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// quiet returns when nothing of this test is under way: every record has been taken by every
+// group, nothing waits but the dead, and nothing is left to publish.
+func (s *shop) quiet() {
+	s.Helper()
+	admin := s.admin()
+	eventually(s, "the shop is quiet", func() bool {
+		before := ends(s, admin)
+		// The order matters: what is taken either waits or is done, and what is done has left
+		// its events in the outbox. If the topics end where they did, none of them was new.
+		if !s.caughtUp(admin, before) || s.anyWaits() || s.anyUnpublished() {
+			return false
+		}
+		after := ends(s, admin)
+		for topic, partitions := range before {
+			for p, end := range partitions {
+				if after[topic][p] != end {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+func (s *shop) caughtUp(admin *kadm.Client, to offsets) bool {
+	s.Helper()
+	for service, topic := range consumed {
+		committed, err := admin.FetchOffsets(s.Context(), s.Group(service))
+		if err != nil {
+			s.Fatal(err)
+		}
+		for p, end := range to[topic] {
+			o, ok := committed.Lookup(topic, p)
+			if end > 0 && (!ok || o.At < end) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (s *shop) anyWaits() bool {
+	s.Helper()
+	for _, service := range services {
+		for _, w := range s.waits(service, "") {
+			if w.State != "dead" && w.State != "behind" && w.State != "set aside" && s.owns(w.Key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *shop) anyUnpublished() bool {
+	s.Helper()
+	for _, service := range services {
+		var n int
+		if err := s.database(service).QueryRow(s.Context(), "select count(*) from outbox").Scan(&n); err != nil {
+			s.Fatal(err)
+		}
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
