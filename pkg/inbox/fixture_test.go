@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -34,6 +36,9 @@ func (step) Schema() string {
 func (step) Topic() string { return "steps" }
 func (s step) Key() string { return s.Agg }
 
+// otherSchema is of events that nobody handles and the codec has not seen.
+const otherSchema = `{"type":"record","name":"test.Other","fields":[{"name":"n","type":"long"}]}`
+
 // jump is another type on the same topic and keys.
 type jump struct {
 	Agg string `avro:"agg"`
@@ -59,22 +64,31 @@ type rig struct {
 	codec  *codec.Codec
 	outbox *outbox.Outbox
 
+	registryDown atomic.Bool
+
 	mu      sync.Mutex
 	effects []string // in the order of their commits, as far as one inbox goes
 	fail    map[string]error
 	log     []event.Record
 }
 
-func registry(tb testing.TB) string {
+func registry(tb testing.TB, down *atomic.Bool) string {
 	tb.Helper()
 	reg, err := embedded.NewRegistry("")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	srv := httptest.NewServer(reg)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		reg.ServeHTTP(w, r)
+	}))
 	tb.Cleanup(srv.Close)
 	err = codec.Provision(context.Background(), codec.Config{URL: srv.URL}, []codec.Subject{
 		{Name: "steps-test.Step", Versions: []string{step{}.Schema()}}, {Name: "steps-test.Jump", Versions: []string{jump{}.Schema()}},
+		{Name: "steps-test.Other", Versions: []string{otherSchema}},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -87,7 +101,7 @@ func newRig(tb testing.TB, cfg inbox.Config) *rig {
 	r := &rig{TB: tb, fail: map[string]error{}}
 	r.db = dbtest.Open(tb, outbox.Migrations, inbox.Migrations, tables)
 	var err error
-	r.codec, err = codec.New(codec.Config{URL: registry(tb), Store: r.db}, step{}, jump{})
+	r.codec, err = codec.New(codec.Config{URL: registry(tb, &r.registryDown), Store: r.db}, step{}, jump{})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package inbox_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
 )
@@ -320,6 +322,31 @@ func TestUnavailable_waits_without_counting_and_resumes_together(t *testing.T) {
 	if got := r.count(`select count(*) from outbox`); got != 0 {
 		t.Errorf("%d dead letters, want none", got)
 	}
+}
+
+func TestRegistryDown_delays_only_what_was_never_seen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	id, err := embedded.SchemaID(otherSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := binary.BigEndian.AppendUint32([]byte{0}, uint32(id))
+	value = append(value, 2)
+	for i := range 20 {
+		key := fmt.Sprint("k", i, "-")
+		r.raw(event.Record{Key: []byte(key), Value: value})
+		r.steps(key, 1, 1)
+	}
+	r.steps("a", 1, 1)
+	r.registryDown.Store(true)
+	r.run()
+	r.poll(0)
+	if diff := cmp.Diff(r.done(), []string{"a1"}); diff != "" || len(r.states()) != 20 {
+		t.Error(diff, r.states())
+	}
+	r.registryDown.Store(false)
+	r.until("all have resumed", func() bool { return len(r.done()) == 21 && len(r.states()) == 0 })
 }
 
 func TestHandleBatch(t *testing.T) {

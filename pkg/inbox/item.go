@@ -20,6 +20,7 @@ type item struct {
 	handler  *handler // nil: nobody handles the type
 	data     any      // the decoded payload
 	err      error    // why there is none
+	probe    *string  // the type that this is a probe of, if it is one
 	letter
 }
 

@@ -83,6 +83,9 @@ type taking struct {
 }
 
 func (t *taking) run(ctx context.Context, tx *db.Tx, b *event.Batch) error {
+	for _, it := range t.items {
+		it.letter = letter{} // a transaction that was run before may have counted an attempt
+	}
 	if err := t.claim(ctx, tx, b); err != nil {
 		return err
 	}
@@ -241,8 +244,8 @@ func (t *taking) fail(it *item, err error) {
 		return
 	}
 	v := t.judge(it, err)
-	if v.state == unavailable && it.handler != nil {
-		t.breaker.fail(it.handler.typ, time.Now())
+	if v.state == unavailable {
+		t.breaker.fail(it.meta.Type, time.Now())
 	}
 	q := queued{item: it, state: v.state, verdict: &v}
 	q.setAside = v.setAside

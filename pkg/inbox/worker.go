@@ -108,12 +108,13 @@ type claimed struct {
 
 // work runs the first event of a key that is due.
 func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
-	return in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, false)
+	return in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
 }
 
 // runOne picks a key by a condition, locks it, and runs its first event: in this transaction,
-// or, if it is a slow one, under a claim after it.
-func (in *Inbox) runOne(ctx context.Context, condition string, probing bool, args ...any) (worked bool, err error) {
+// or, if it is a slow one, under a claim after it. probe is the type whose circuit this is a
+// probe of, if it is one.
+func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, args ...any) (worked bool, err error) {
 	var slow *item
 	var span *processSpan
 	var after func()
@@ -130,6 +131,9 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probing bool, arg
 		worked = true
 		in.Wake() // there may be more: let another worker look
 		it, err := in.head(ctx, tx, c.topic, c.key)
+		if it != nil {
+			it.probe = probe
+		}
 		switch {
 		case err != nil:
 			return err
@@ -138,9 +142,10 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probing bool, arg
 		case it.err != nil:
 			after, err = in.settle(ctx, tx, it, it.err)
 			return err
-		case it.handler == nil: // its handler has been taken out
-			return in.remove(ctx, tx, it)
-		case !probing && in.breaker.isOpen(it.meta.Type):
+		case it.handler == nil: // nobody here handles its type, which could not be told before
+			after, err = in.settle(ctx, tx, it, nil)
+			return err
+		case probe == nil && in.breaker.isOpen(it.meta.Type):
 			return in.shelve(ctx, tx, it)
 		case it.handler.slow != nil:
 			slow = it
@@ -188,9 +193,8 @@ func (in *Inbox) runFast(ctx context.Context, tx *db.Tx, it *item) (after func()
 
 // settle writes what became of an attempt, and returns what to do after the commit.
 func (in *Inbox) settle(ctx context.Context, tx *db.Tx, it *item, failure error) (after func(), err error) {
-	typ := it.meta.Type
 	if failure == nil {
-		return func() { in.resume(ctx, typ) }, in.remove(ctx, tx, it)
+		return func() { in.reached(ctx, it, nil) }, in.remove(ctx, tx, it)
 	}
 	v := in.judge(it, failure)
 	if err := in.keep(ctx, tx, it, &v); err != nil {
@@ -198,12 +202,21 @@ func (in *Inbox) settle(ctx context.Context, tx *db.Tx, it *item, failure error)
 	}
 	return func() {
 		in.failed(ctx, it, &v)
-		if v.state == unavailable {
-			in.breaker.fail(typ, time.Now())
-		} else {
-			in.resume(ctx, typ) // it was reached, even if it refused
-		}
+		in.reached(ctx, it, &v)
 	}, nil
+}
+
+// reached tells the breaker what an attempt says about what its type needs: it was there,
+// even if it refused, or it was not.
+func (in *Inbox) reached(ctx context.Context, it *item, v *verdict) {
+	if it.probe != nil && *it.probe != it.meta.Type {
+		in.resume(ctx, *it.probe) // events that could not be read yet, for want of the registry
+	}
+	if v != nil && v.state == unavailable {
+		in.breaker.fail(it.meta.Type, time.Now())
+	} else {
+		in.resume(ctx, it.meta.Type)
+	}
 }
 
 // shelve lets a key wait for what its first event needs.
@@ -287,7 +300,7 @@ func (in *Inbox) probe(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	defer in.breaker.giveUp(typ, time.Now()) // does nothing once the probe has an outcome
-	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, true, typ)
+	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, &typ, typ)
 	if err == nil && !worked {
 		in.breaker.succeed(typ) // nothing waits any more
 	}

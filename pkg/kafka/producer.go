@@ -23,15 +23,20 @@ type Producer struct {
 	tracer trace.Tracer
 	log    *slog.Logger
 	sent   metric.Int64Counter
-	turn   chan struct{} // held by the Publish under way
 	client atomic.Pointer[kgo.Client]
+
+	turn  chan struct{} // held by the Publish under way, and with it what follows
+	gate  gate
+	known map[string]bool // topics that the client has looked up
 }
 
 // NewProducer returns a producer that connects with its first record. An error names the
 // variable at fault. It must be closed.
 func NewProducer(cfg Config) (*Producer, error) {
 	cfg = cfg.withDefaults()
-	opts, err := cfg.clientOpts(
+	p := &Producer{tracer: cfg.Tracer, log: cfg.Log, turn: make(chan struct{}, 1)}
+	var err error
+	p.opts, err = cfg.clientOpts(
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		// Java's default: murmur2 of the key; without a key, a partition per batch.
 		kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)),
@@ -42,12 +47,11 @@ func NewProducer(cfg Config) (*Producer, error) {
 		kgo.ManualFlushing(),
 		kgo.MaxBufferedRecords(math.MaxInt32), // the caller's window is the bound
 		kgo.UnknownTopicRetries(2),
-		kgo.WithHooks(placedHook{}),
+		kgo.WithHooks(&p.gate),
 	)
 	if err != nil {
 		return nil, err
 	}
-	p := &Producer{opts: opts, tracer: cfg.Tracer, log: cfg.Log, turn: make(chan struct{}, 1)}
 	if p.sent, err = cfg.Meter.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"),
 		metric.WithDescription("Records that were sent, or failed to be.")); err != nil {
 		return nil, err
@@ -61,6 +65,7 @@ func (p *Producer) connect() error {
 		return fmt.Errorf("kafka producer: %w", err)
 	}
 	p.client.Store(cl)
+	p.known = map[string]bool{}
 	return nil
 }
 
@@ -78,17 +83,17 @@ func (p *Producer) Publish(ctx context.Context, records []event.Record) []error 
 	if len(records) == 0 {
 		return nil
 	}
+	w := newWindow(records)
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return newWindow(records).all(ctx.Err())
+		w.fail("", ctx.Err())
+		return w.result()
 	}
-	w := newWindow(records)
-	w.trace(p.tracer)
 	cl := p.client.Load()
-	w.publish(ctx, cl)
-	if w.spoiled() {
+	w.publish(ctx, p, cl)
+	if w.spoiled {
 		p.replace(cl)
 	}
 	p.count(w)

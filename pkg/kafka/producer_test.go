@@ -306,7 +306,9 @@ func TestProducer_ContextEndsMidFlush(t *testing.T) {
 			}
 		}
 		done := make(chan []error, 1)
-		go func() { done <- p.Publish(t.Context(), append(again, numbered(topic, published+60, 10, keys(5)...)...)) }()
+		go func() {
+			done <- p.Publish(t.Context(), append(again, numbered(topic, published+60, 10, keys(5)...)...))
+		}()
 		if round%2 == 1 {
 			close(answer) // or beside it
 		}

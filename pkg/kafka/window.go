@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.opentelemetry.io/otel/trace"
 
 	"example.com/keyline/pkg/event"
@@ -16,190 +18,199 @@ import (
 // batchMaxBytes bounds a record batch; it is the brokers' default for max.message.bytes.
 const batchMaxBytes = 1_000_012
 
-// errBehind is a record that was not sent because one of its key before it failed.
-var errBehind = errors.New("an earlier record of the same key failed")
+// errBehind is a record that was not sent because one before it failed.
+var errBehind = errors.New("not sent behind a failure")
 
-// window is the records of one Publish on their way.
+// gate is closed while records are handed to the client.
 //
-// The order of a key rests on this: no record is sent before every record of the window has
-// its place in a partition's queue. When a partition then fails, the client fails all that
-// the partition still holds, and that is the rest of the window. A record that took its place
-// later, say because its topic had to be looked up first, would be sent behind the failure.
-type window struct {
-	records []event.Record
-	slots   []slot
+// Order per key rests on it. When a partition fails, the client fails all that the partition
+// holds at that moment, and then writes what comes later. So no failure may be noticed before
+// all records of a window have their place. Manual flushing alone does not ensure that: the
+// loop that sent the last window may still be at its end, and take along what it finds. But
+// the client reads the answer to a request only after this hook has heard of the request, and
+// until the gate opens, it has not.
+type gate struct{ sync.Mutex }
 
-	mu       sync.Mutex
-	waiting  int            // records that neither have a place nor have failed
-	placed   chan struct{}  // closed when none is waiting
-	finished sync.WaitGroup // records that have neither been acknowledged nor failed
-	closed   bool           // the client was closed before all had
+// OnBrokerWrite implements kgo.HookBrokerWrite.
+func (g *gate) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if kmsg.Key(key) == kmsg.Produce {
+		g.Lock()
+		g.Unlock() //nolint:staticcheck // to have passed it is all
+	}
 }
 
-// slot is one record's part. It is also the record's context, by which the client's callbacks
-// find it again; as a context it never ends, because a record that was sent cannot be taken
+// window is the records of one Publish on their way.
+type window struct {
+	records  []event.Record
+	slots    []slot
+	finished sync.WaitGroup // records that were sent, but neither acknowledged nor failed
+	spoiled  bool           // the client has failed a record, or is closed
+}
+
+// slot is one record's part. It is also the record's context, by which the client's callback
+// finds it again; as a context it never ends, because a record that was sent cannot be taken
 // back.
 type slot struct {
 	context.Context
-	w       *window
-	rec     kgo.Record
-	span    trace.Span // nil if not sampled
-	sent    bool
-	settled bool
-	err     error
+	w    *window
+	of   *event.Record
+	rec  kgo.Record
+	span trace.Span // nil if not sampled
+	sent bool
+	err  error
 }
 
 func newWindow(records []event.Record) *window {
-	w := &window{records: records, slots: make([]slot, len(records)), placed: make(chan struct{})}
+	w := &window{records: records, slots: make([]slot, len(records))}
+	n := 0
+	for i := range records {
+		n += len(records[i].Headers)
+	}
+	headers := make([]kgo.RecordHeader, 0, n)
 	for i := range w.slots {
-		w.slots[i].Context, w.slots[i].w = context.Background(), w
+		s, r := &w.slots[i], &records[i]
+		from := len(headers)
+		for _, h := range r.Headers {
+			headers = append(headers, kgo.RecordHeader(h))
+		}
+		s.Context, s.w, s.of = context.Background(), w, r
+		s.rec = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: headers[from:len(headers):len(headers)], Context: s}
 	}
 	return w
 }
 
-// trace fills in the records, with the headers that their spans ask for.
-func (w *window) trace(tracer trace.Tracer) {
-	n := 2 * len(w.records) // a span adds at most two headers
-	for i := range w.records {
-		n += len(w.records[i].Headers)
-	}
-	all := make([]kgo.RecordHeader, 0, n)
-	for i := range w.slots {
-		s, r := &w.slots[i], &w.records[i]
-		span, headers := startSend(tracer, r)
-		from := len(all)
-		for _, h := range headers {
-			all = append(all, kgo.RecordHeader(h))
+// publish returns when every record is acknowledged or has failed for good. known are the
+// topics that the client has looked up, and it adds to them.
+//
+// A topic that the client does not know is looked up in the background, and its records get
+// their places there, out of the gate's reach. So its first record goes alone; when it is
+// acknowledged, the topic is known. When it fails, the rest of the topic is not sent.
+func (w *window) publish(ctx context.Context, p *Producer, cl *kgo.Client) {
+	w.refuse()
+	scouts := w.scouts(p.known)
+	err := w.send(ctx, p, cl, scouts)
+	for _, s := range scouts {
+		if p.known[s.rec.Topic] = s.err == nil; s.err != nil {
+			w.fail(s.rec.Topic, fmt.Errorf("%w: %w", errBehind, s.err))
 		}
-		s.span = span
-		s.rec = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: all[from:len(all):len(all)], Context: s}
+	}
+	if err == nil {
+		err = w.send(ctx, p, cl, w.unsent())
+	}
+	if err != nil {
+		w.fail("", err)
 	}
 }
 
-// publish returns when every record is acknowledged or has failed for good.
-func (w *window) publish(ctx context.Context, cl *kgo.Client) {
-	w.refuse()
-	for i := range w.slots {
-		if s := &w.slots[i]; s.sent {
-			cl.Produce(s, &s.rec, acknowledged)
-		}
+// send sends records and waits for all their answers. If ctx ends before, it closes the
+// client, because only then the client lets go of records: those that were not written fail,
+// and those that were fail with their connection.
+func (w *window) send(ctx context.Context, p *Producer, cl *kgo.Client, slots []*slot) (interrupted error) {
+	if len(slots) == 0 {
+		return nil
 	}
-	select {
-	case <-w.placed:
-	case <-ctx.Done():
+	for _, s := range slots {
+		s.sent = true
+		s.trace(p.tracer)
 	}
-	if ctx.Err() != nil || w.torn() || cl.Flush(ctx) != nil {
-		// Only closing the client makes it let go of records: those that were not sent
-		// fail, and those that were fail with their connection.
-		w.closed = true
+	w.finished.Add(len(slots))
+	p.gate.Lock()
+	for _, s := range slots {
+		cl.Produce(s, &s.rec, acknowledged)
+	}
+	p.gate.Unlock()
+	if interrupted = cl.Flush(ctx); interrupted != nil {
 		cl.Close()
+		w.spoiled = true
 	}
 	w.finished.Wait()
-	for i := range w.slots {
-		if s := &w.slots[i]; errors.Is(s.err, kgo.ErrClientClosed) && ctx.Err() != nil {
-			s.err = ctx.Err()
+	for _, s := range slots {
+		if errors.Is(s.err, kgo.ErrClientClosed) && interrupted != nil {
+			s.err = interrupted
 		}
+		w.spoiled = w.spoiled || s.err != nil
+	}
+	return interrupted
+}
+
+// trace starts the record's span, if it is to have one.
+func (s *slot) trace(tracer trace.Tracer) {
+	span, headers := startSend(tracer, s.of)
+	if span == nil {
+		return
+	}
+	s.span = span
+	s.rec.Headers = make([]kgo.RecordHeader, len(headers))
+	for i, h := range headers {
+		s.rec.Headers[i] = kgo.RecordHeader(h)
 	}
 }
 
-// refuse decides which records are sent. One that no batch can hold is not, because the
-// client would fail it alone and write those of its key that follow; they fail with it.
-func (w *window) refuse() {
-	type key struct{ topic, key string }
-	var failed map[key]bool
-	for i := range w.slots {
-		s, r := &w.slots[i], &w.records[i]
-		k := key{r.Topic, string(r.Key)}
-		switch {
-		case failed[k]:
-			s.err = errBehind
-		case encodedSize(&s.rec) > batchMaxBytes:
-			s.err = fmt.Errorf("%d bytes: %w", encodedSize(&s.rec), kerr.MessageTooLarge)
-			if failed == nil {
-				failed = map[key]bool{}
-			}
-			failed[k] = true
-		default:
-			s.sent = true
-			w.waiting++
-			w.finished.Add(1)
-		}
-	}
-	if w.waiting == 0 {
-		close(w.placed)
-	}
-}
-
-// encodedSize is at least what a batch of that one record takes, uncompressed.
-func encodedSize(r *kgo.Record) int { return 100 + 10*len(r.Headers) + size(r) }
-
-// placedHook hears from the client that a record has its place in a partition's queue.
-type placedHook struct{}
-
-// OnProduceRecordPartitioned implements kgo.HookProduceRecordPartitioned.
-func (placedHook) OnProduceRecordPartitioned(r *kgo.Record, _ int32) {
-	r.Context.(*slot).settle(nil)
-}
-
-// acknowledged is called for every record exactly once.
+// acknowledged is called once for every record that was sent.
 func acknowledged(r *kgo.Record, err error) {
 	s := r.Context.(*slot)
-	s.settle(err)
+	s.err = err
 	if s.span != nil {
 		endSend(s.span, r, err)
 	}
 	s.w.finished.Done()
 }
 
-// settle notes that the record has its place, or has failed.
-func (s *slot) settle(err error) {
-	w := s.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s.err = err
-	if s.settled {
-		return
-	}
-	s.settled = true
-	if w.waiting--; w.waiting == 0 {
-		close(w.placed)
+// refuse fails the records that no batch can hold, and those of the same key behind them: the
+// client would fail the one, and write the others.
+func (w *window) refuse() {
+	type key struct{ topic, key string }
+	var failed map[key]bool
+	for i := range w.slots {
+		s := &w.slots[i]
+		switch n := encodedSize(&s.rec); {
+		case n > batchMaxBytes:
+			s.err = fmt.Errorf("%d bytes: %w", n, kerr.MessageTooLarge)
+			if failed == nil {
+				failed = map[key]bool{}
+			}
+			failed[key{s.rec.Topic, string(s.rec.Key)}] = true
+		case failed != nil && failed[key{s.rec.Topic, string(s.rec.Key)}]:
+			s.err = errBehind
+		}
 	}
 }
 
-// torn reports whether, before anything was sent, some records of a topic have failed and
-// others have not. A topic fails as a whole, unless it appears or a right to it is granted
-// while the window is being placed; what is left could then be behind what failed.
-func (w *window) torn() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	failed := map[string]bool{}
-	for i := range w.slots {
-		if s := &w.slots[i]; s.sent && s.err != nil {
-			failed[s.rec.Topic] = true
+// encodedSize is at least what a batch of that one record takes, uncompressed.
+func encodedSize(r *kgo.Record) int { return 100 + 10*len(r.Headers) + size(r) }
+
+// scouts are the first records of the topics that are not known.
+func (w *window) scouts(known map[string]bool) (scouts []*slot) {
+	var seen map[string]bool
+	for _, s := range w.unsent() {
+		if t := s.rec.Topic; !known[t] && !seen[t] {
+			if seen == nil {
+				seen = map[string]bool{}
+			}
+			seen[t] = true
+			scouts = append(scouts, s)
 		}
 	}
-	if len(failed) == 0 {
-		return false
-	}
-	for i := range w.slots {
-		if s := &w.slots[i]; s.sent && s.err == nil && failed[s.rec.Topic] {
-			return true
-		}
-	}
-	return false
+	return scouts
 }
 
-// spoiled reports whether the client has failed a record.
-func (w *window) spoiled() bool {
-	if w.closed {
-		return true
-	}
+func (w *window) unsent() []*slot {
+	slots := make([]*slot, 0, len(w.slots))
 	for i := range w.slots {
-		if w.slots[i].sent && w.slots[i].err != nil {
-			return true
+		if s := &w.slots[i]; !s.sent && s.err == nil {
+			slots = append(slots, s)
 		}
 	}
-	return false
+	return slots
+}
+
+// fail fails what was not sent, of one topic or, if that is empty, of all.
+func (w *window) fail(topic string, err error) {
+	for _, s := range w.unsent() {
+		if topic == "" || s.rec.Topic == topic {
+			s.err = err
+		}
+	}
 }
 
 // result is what Publish returns.
@@ -214,14 +225,6 @@ func (w *window) result() []error {
 		}
 	}
 	return errs
-}
-
-// all fails every record.
-func (w *window) all(err error) []error {
-	for i := range w.slots {
-		w.slots[i].err = err
-	}
-	return w.result()
 }
 
 func publishError(topic string, err error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -230,7 +231,7 @@ func (s *shop) factsOf(topic, key string) (all []fact) {
 // write writes records as a producer that is not ours.
 func (s *shop) write(records ...*kgo.Record) {
 	s.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics(), kgo.RecordPartitioner(kgo.ManualOrKey()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics())
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -298,14 +299,5 @@ func (s *shop) anyWaits() bool {
 
 func (s *shop) anyUnpublished() bool {
 	s.Helper()
-	for _, service := range services {
-		var n int
-		if err := s.database(service).QueryRow(s.Context(), "select count(*) from outbox").Scan(&n); err != nil {
-			s.Fatal(err)
-		}
-		if n > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(services, func(service string) bool { return s.count(service, "outbox") > 0 })
 }

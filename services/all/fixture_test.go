@@ -164,27 +164,30 @@ func (s *shop) useOwnSchemas() {
 
 var services = []string{"order", "inventory", "email"}
 
-// database opens the database of one service beside it.
-func (s *shop) database(service string) *db.DB {
+// count counts the rows of a service's table.
+func (s *shop) count(service, table string) (rows int) {
 	s.Helper()
 	d, err := db.Open(db.Config{URL: s.DatabaseURL(service)})
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			s.Error(err)
-		}
-	})
-	return d
+	defer d.Close()
+	if err := d.QueryRow(s.Context(), "select count(*) from "+table).Scan(&rows); err != nil {
+		s.Fatal(err)
+	}
+	return rows
 }
 
 // hold keeps a service from its database until release is called.
 func (s *shop) hold(service string) (release func()) {
 	s.Helper()
-	d := s.database(service)
+	d, err := db.Open(db.Config{URL: s.DatabaseURL(service)})
+	if err != nil {
+		s.Fatal(err)
+	}
 	held, let, done := make(chan error, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
+		defer d.Close()
 		done <- d.Once(context.Background(), func(ctx context.Context, tx *db.Tx) error {
 			var err error
 			if strings.HasPrefix(s.DatabaseURL(service), "postgres") { // SQLite's lock is had by the beginning

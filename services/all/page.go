@@ -67,8 +67,8 @@ type mailRow struct {
 }
 
 const (
-	ordersShown = 25
-	mailsShown  = 15
+	ordersShown = 15
+	mailsShown  = 10
 )
 
 // pages registers the page at /, an order's page, and a mail's.

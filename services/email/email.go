@@ -53,8 +53,11 @@ func Rejection(e schemas.OrderRejected) Letter {
 
 // Cancellation is the letter for a cancelled order.
 func Cancellation(e schemas.OrderCancelled) Letter {
-	reason := "You cancelled it."
-	if e.Reason == schemas.CancellationReasonDeadline {
+	reason := "We could not keep it open." // for a reason from the future too
+	switch e.Reason {
+	case schemas.CancellationReasonCustomer:
+		reason = "You cancelled it."
+	case schemas.CancellationReasonDeadline:
 		reason = "Our warehouse did not answer in time."
 	}
 	return Letter{Kind: schemas.EmailKindCancellation, OrderID: e.OrderID, Reason: reason}

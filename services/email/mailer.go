@@ -25,7 +25,8 @@ type SMTPConfig struct {
 	Username string `env:"SMTP_USERNAME"`
 	Password string `env:"SMTP_PASSWORD"`
 	// TLS is auto (STARTTLS where the server offers it), starttls, tls (from the first byte)
-	// or off. With a username, nothing is sent over a connection that is not encrypted.
+	// or off. With a username, auto is starttls and off is refused: nothing is sent over a
+	// connection that is not encrypted.
 	TLS string `env:"SMTP_TLS" envDefault:"auto" expect:"auto, starttls, tls or off"`
 }
 
@@ -38,8 +39,9 @@ type mailer struct {
 	attrs  []attribute.KeyValue
 }
 
-// sendTimeout bounds each step of a conversation with the mail server.
-const sendTimeout = 15 * time.Second
+// sendTimeout bounds each of the four steps of a conversation with the mail server, so that
+// all of it ends well before the inbox's claim does.
+const sendTimeout = 10 * time.Second
 
 func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	host, portText, err := net.SplitHostPort(cfg.Addr)
@@ -51,23 +53,16 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	if err != nil {
 		return nil, errors.New("SMTP_FROM must be a mail address, such as Shop <shop@example.com>")
 	}
-	opts := []gomail.Option{gomail.WithPort(port), gomail.WithTimeout(sendTimeout)}
-	switch cfg.TLS {
-	case "", "auto":
-		opts = append(opts, gomail.WithTLSPolicy(gomail.TLSOpportunistic))
-	case "starttls":
-		opts = append(opts, gomail.WithTLSPolicy(gomail.TLSMandatory))
-	case "tls":
-		opts = append(opts, gomail.WithSSL())
-	case "off":
-		opts = append(opts, gomail.WithTLSPolicy(gomail.NoTLS))
-	default:
-		return nil, errors.New("SMTP_TLS must be auto, starttls, tls or off")
-	}
+	// A connection carries one mail: there is nothing to check before it, or to reset after.
+	opts := []gomail.Option{gomail.WithPort(port), gomail.WithTimeout(sendTimeout), gomail.WithoutNoop(), gomail.WithoutRset()}
 	if cfg.Username != "" {
 		opts = append(opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(cfg.Username), gomail.WithPassword(cfg.Password))
 	}
-	client, err := gomail.NewClient(host, opts...)
+	encryption, err := encryption(cfg)
+	if err != nil {
+		return nil, err
+	}
+	client, err := gomail.NewClient(host, append(opts, encryption)...)
 	if err != nil {
 		return nil, fmt.Errorf("SMTP_ADDR: %w", err)
 	}
@@ -77,12 +72,30 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	}}, nil
 }
 
-// messageID is the Message-ID of the mail that an event calls for.
-func (m *mailer) messageID(eventID string) string { return "<" + eventID + "@" + m.domain + ">" }
+func encryption(cfg SMTPConfig) (gomail.Option, error) {
+	switch {
+	case cfg.TLS == "tls":
+		return gomail.WithSSL(), nil
+	case cfg.TLS == "starttls", cfg.TLS == "auto" && cfg.Username != "":
+		return gomail.WithTLSPolicy(gomail.TLSMandatory), nil
+	case cfg.TLS == "auto":
+		return gomail.WithTLSPolicy(gomail.TLSOpportunistic), nil
+	case cfg.TLS == "off" && cfg.Username == "":
+		return gomail.WithTLSPolicy(gomail.NoTLS), nil
+	case cfg.TLS == "off":
+		return nil, errors.New("SMTP_TLS must not be off with SMTP_USERNAME: the password would travel in clear text")
+	}
+	return nil, errors.New("SMTP_TLS must be auto, starttls, tls or off")
+}
+
+// messageID is the Message-ID of a mail.
+func (m *mailer) messageID(mailID string) string { return "<" + mailID + "@" + m.domain + ">" }
 
 // send hands a mail to the server and returns once the server has taken it. The error never
-// holds the recipient: it is unavailable if the server cannot be reached or is closing,
-// permanent if the server refuses for good, and else worth another attempt.
+// holds the recipient. It is unavailable if the server cannot be reached or is closing,
+// permanent if the server refuses for good, and else worth another attempt: also when the
+// connection breaks in the middle, since it may be this mail that breaks it, and then it must
+// not keep the others waiting for ever.
 func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err error) {
 	ctx, span := m.tracer.Start(ctx, "smtp send", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(m.attrs...))
 	defer func() {
@@ -102,7 +115,7 @@ func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err 
 	}
 	err = m.client.SendWithSMTPClient(conn, msg)
 	// The mail is taken or not by now; a server that does not say goodbye changes nothing.
-	_ = m.client.CloseWithSMTPClient(conn)
+	_, _ = conn.Quit(), conn.Close()
 	return refused(err)
 }
 
@@ -133,9 +146,9 @@ func refused(err error) error {
 	}
 	var answer *gomail.SendError
 	if !errors.As(err, &answer) || answer.ErrorCode() == 0 {
-		return inbox.Unavailable(errors.New("the connection to the mail server broke"))
+		return errors.New("the connection to the mail server broke")
 	}
-	err = fmt.Errorf("mail server answered %d %s", answer.ErrorCode(), answer.EnhancedStatusCode())
+	err = fmt.Errorf("mail server answered %s", strings.TrimSpace(fmt.Sprint(answer.ErrorCode(), " ", answer.EnhancedStatusCode())))
 	switch {
 	case answer.ErrorCode() == 421: // service not available, closing (RFC 5321, section 4.2.3)
 		return inbox.Unavailable(err)

@@ -28,5 +28,5 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s := &Service{db: a.DB, outbox: a.Outbox, mailer: m, log: a.Log}
 	s.register(a.Inbox)
-	return a.Run(ctx, s.routes(), openAPI)
+	return a.Run(ctx, s.mux(), openAPI)
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
+
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
@@ -35,7 +37,8 @@ func (s *Service) Tell(ctx context.Context, cause event.Meta, letter Letter) (in
 	if err != nil {
 		return nil, err
 	}
-	m := Mail{EventID: cause.ID, OrderID: letter.OrderID, Kind: string(letter.Kind), MessageID: s.mailer.messageID(cause.ID)}
+	id := mailID(cause)
+	m := Mail{ID: id, EventID: cause.ID, OrderID: letter.OrderID, Kind: string(letter.Kind), MessageID: s.mailer.messageID(id)}
 	sent, err := begin(ctx, s.db, m)
 	if err != nil || sent {
 		return nil, err
@@ -49,11 +52,21 @@ func (s *Service) Tell(ctx context.Context, cause event.Meta, letter Letter) (in
 		if err != nil {
 			return err
 		}
-		if err := finish(ctx, tx, m.EventID, at); err != nil {
+		if err := finish(ctx, tx, m.ID, at); err != nil {
 			return err
 		}
 		return s.outbox.Append(ctx, tx, version, event.By(cause), schemas.EmailSent{
 			OrderID: m.OrderID, EventID: m.EventID, MessageID: m.MessageID, Kind: letter.Kind, SentAt: at,
 		})
 	}, nil
+}
+
+// mailID names the mail that an event calls for: by the event's ID if that is a UUID, as ours
+// are. Another producer's may be any text, harmful in a header, and two producers may count
+// alike: then it is made of source and ID.
+func mailID(cause event.Meta) string {
+	if id, err := uuid.Parse(cause.ID); err == nil && id.String() == cause.ID {
+		return cause.ID
+	}
+	return event.NewID("/email", event.By(cause), "mail", 0)
 }

@@ -18,6 +18,7 @@ var migrations = db.Migrations{Owner: "email", Files: files}
 
 // Mail is an entry of the ledger.
 type Mail struct {
+	ID        string     `json:"-"`
 	EventID   string     `json:"event_id"`
 	OrderID   string     `json:"order_id"`
 	Kind      string     `json:"kind"`
@@ -58,13 +59,13 @@ func raiseVersion(ctx context.Context, tx *db.Tx, orderID string) (version int64
 // begin notes that a mail is about to be sent. It reports whether it was sent before.
 func begin(ctx context.Context, d *db.DB, m Mail) (sent bool, err error) {
 	err = d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, `insert into mail (event_id, order_id, kind, message_id, begun_at, sent_at) values ($1, $2, $3, $4, now_micros(), 0)
-			on conflict (event_id) do nothing`, m.EventID, m.OrderID, m.Kind, m.MessageID)
+		_, err := tx.Exec(ctx, `insert into mail (mail_id, event_id, order_id, kind, message_id, begun_at, sent_at) values ($1, $2, $3, $4, $5, now_micros(), 0)
+			on conflict (mail_id) do nothing`, m.ID, m.EventID, m.OrderID, m.Kind, m.MessageID)
 		if err != nil {
 			return err
 		}
 		var at int64
-		err = tx.QueryRow(ctx, `select sent_at from mail where event_id = $1`, m.EventID).Scan(&at)
+		err = tx.QueryRow(ctx, `select sent_at from mail where mail_id = $1`, m.ID).Scan(&at)
 		sent = at > 0
 		return err
 	})
@@ -75,18 +76,18 @@ func begin(ctx context.Context, d *db.DB, m Mail) (sent bool, err error) {
 }
 
 // finish notes that a mail was sent.
-func finish(ctx context.Context, tx *db.Tx, eventID string, at time.Time) error {
-	if _, err := tx.Exec(ctx, `update mail set sent_at = $2 where event_id = $1`, eventID, db.Micros(at)); err != nil {
+func finish(ctx context.Context, tx *db.Tx, mailID string, at time.Time) error {
+	if _, err := tx.Exec(ctx, `update mail set sent_at = $2 where mail_id = $1`, mailID, db.Micros(at)); err != nil {
 		return fmt.Errorf("finish a mail: %w", err)
 	}
 	return nil
 }
 
 func list(ctx context.Context, d *db.DB, orderID string, limit int) ([]Mail, error) {
-	rows, err := d.Query(ctx, `select event_id, order_id, kind, message_id, sent_at from mail where order_id = $1 order by begun_at limit $2`, orderID, limit)
+	rows, err := d.Query(ctx, `select mail_id, event_id, order_id, kind, message_id, sent_at from mail where order_id = $1 order by begun_at, mail_id limit $2`, orderID, limit)
 	mails, err := db.Collect(rows, err, func(r *sql.Rows, m *Mail) error {
 		var at int64
-		err := r.Scan(&m.EventID, &m.OrderID, &m.Kind, &m.MessageID, &at)
+		err := r.Scan(&m.ID, &m.EventID, &m.OrderID, &m.Kind, &m.MessageID, &at)
 		if at > 0 {
 			m.SentAt = new(db.Time(at))
 		}

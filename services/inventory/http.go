@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,11 +21,20 @@ const (
 	maxPage = 1000
 )
 
-func (s *Service) routes(keys *idempotency.Keys) http.Handler {
+// routes are the public routes by their patterns; openapi.yaml tells the same.
+func (s *Service) routes(keys *idempotency.Keys) map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /v1/stock/{sku}":           s.serveStock,
+		"GET /v1/stock/{sku}/movements": s.serveMovements,
+		"POST /v1/stock/{sku}/receipts": func(w http.ResponseWriter, r *http.Request) { s.serveReceipt(w, r, keys) },
+	}
+}
+
+func (s *Service) mux(keys *idempotency.Keys) *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/stock/{sku}", s.serveStock)
-	mux.HandleFunc("GET /v1/stock/{sku}/movements", s.serveMovements)
-	mux.HandleFunc("POST /v1/stock/{sku}/receipts", func(w http.ResponseWriter, r *http.Request) { s.serveReceipt(w, r, keys) })
+	for pattern, serve := range s.routes(keys) {
+		mux.HandleFunc(pattern, serve)
+	}
 	return mux
 }
 
@@ -125,14 +135,14 @@ func (s *Service) serveReceipt(w http.ResponseWriter, r *http.Request, keys *ide
 		s.fail(w, r, &service.Problem{Status: http.StatusUnprocessableEntity, Field: "quantity", Detail: fmt.Sprintf("must be 1 to %d", MaxQuantity)})
 		return
 	}
-	print := fmt.Appendf(nil, "%s %d", sku, receipt.Quantity)
-	answer, replayed, err := keys.Do(r.Context(), "POST /v1/stock/receipts "+key, print, func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
+	fingerprint := fmt.Appendf(nil, "%s %d", sku, receipt.Quantity)
+	answer, replayed, err := keys.Do(r.Context(), "POST /v1/stock/receipts "+key, fingerprint, func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
 		stock, err := s.Receive(ctx, tx, sku, receipt.Quantity, "receipt "+key)
 		if err != nil {
 			return idempotency.Answer{}, err
 		}
-		body, err := json.Marshal(view(stock, nil))
-		return idempotency.Answer{Status: http.StatusCreated, Body: append(body, '\n')}, err
+		body, err := plainJSON(view(stock, nil))
+		return idempotency.Answer{Status: http.StatusCreated, Body: body}, err
 	})
 	if err != nil {
 		s.fail(w, r, err)
@@ -141,9 +151,18 @@ func (s *Service) serveReceipt(w http.ResponseWriter, r *http.Request, keys *ide
 	answer.Write(w, replayed)
 }
 
+// plainJSON is v as [service.WriteJSON] writes it: & and < in a SKU stay as they are.
+func plainJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
 func skuOf(r *http.Request) (string, error) {
 	sku := r.PathValue("sku")
-	if err := checkSKU(sku); err != nil {
+	if err := checkText(sku); err != nil {
 		return "", &service.Problem{Status: http.StatusBadRequest, Field: "sku", Detail: err.Error()}
 	}
 	return sku, nil

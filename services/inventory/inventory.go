@@ -1,11 +1,13 @@
 package inventory
 
 import (
+	"errors"
 	"fmt"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"example.com/keyline/pkg/event"
 	"example.com/keyline/schemas"
 )
 
@@ -36,6 +38,7 @@ type Stock struct {
 	Version  int64
 	OnHand   int64
 	Reserved int64
+	At       time.Time // of the newest movement
 
 	before int64 // the version when it was read
 }
@@ -45,7 +48,7 @@ func (s *Stock) Available() int64 { return s.OnHand - s.Reserved }
 
 // Apply folds the next movement.
 func (s *Stock) Apply(m Movement) {
-	s.Version = m.Version
+	s.Version, s.At = m.Version, m.At
 	switch m.Kind {
 	case Received:
 		s.OnHand += m.Quantity
@@ -56,8 +59,13 @@ func (s *Stock) Apply(m Movement) {
 	}
 }
 
-// move makes the next movement of the article and folds it.
+// move makes the next movement of the article and folds it. Its time is never before that
+// of the one before it, whatever the clocks of the replicas say: a look into the past must
+// find a beginning of the ledger.
 func (s *Stock) move(k Kind, quantity int64, orderID, cause string, at time.Time) Movement {
+	if at.Before(s.At) {
+		at = s.At
+	}
 	m := Movement{SKU: s.SKU, Version: s.Version + 1, Kind: k, Quantity: quantity, OrderID: orderID, Cause: cause, At: at}
 	s.Apply(m)
 	return m
@@ -128,18 +136,33 @@ func (s shelf) release(r *Reservation, cause string, at time.Time) (moved []Move
 const (
 	MaxQuantity = 1_000_000_000 // of one receipt or line
 	maxLines    = 1000
-	maxSKU      = 100
+	maxText     = 100 // of a SKU or an ID
 )
+
+// checkKey refuses an event under another order's key: nothing would keep it in order with
+// the order's other events, nor two of them from reserving at the same time.
+func checkKey(m event.Meta, orderID string) error {
+	if err := checkText(orderID); err != nil {
+		return fmt.Errorf("order_id: %w", err)
+	}
+	if m.Subject != orderID {
+		return errors.New("order_id: is not the record's key")
+	}
+	return nil
+}
 
 // checkOrder refuses what no order of ours contains, since any producer can write to the
 // topic.
-func checkOrder(o schemas.OrderPlaced) error {
+func checkOrder(m event.Meta, o schemas.OrderPlaced) error {
+	if err := checkKey(m, o.OrderID); err != nil {
+		return err
+	}
 	if len(o.Lines) == 0 || len(o.Lines) > maxLines {
 		return fmt.Errorf("lines: %d of them, want 1 to %d", len(o.Lines), maxLines)
 	}
 	seen := map[string]bool{}
 	for i, l := range o.Lines {
-		if err := checkSKU(l.SKU); err != nil {
+		if err := checkText(l.SKU); err != nil {
 			return fmt.Errorf("lines[%d].sku: %w", i, err)
 		}
 		if seen[l.SKU] {
@@ -153,13 +176,13 @@ func checkOrder(o schemas.OrderPlaced) error {
 	return nil
 }
 
-func checkSKU(sku string) error {
-	if n := utf8.RuneCountInString(sku); n < 1 || n > maxSKU || !utf8.ValidString(sku) {
-		return fmt.Errorf("must have 1 to %d characters", maxSKU)
+func checkText(s string) error {
+	if n := utf8.RuneCountInString(s); n < 1 || n > maxText || !utf8.ValidString(s) {
+		return fmt.Errorf("must have 1 to %d characters", maxText)
 	}
-	for _, r := range sku {
+	for _, r := range s {
 		if !unicode.IsPrint(r) {
-			return fmt.Errorf("must be printable text")
+			return errors.New("must be printable text")
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ const snapshotEvery = 100
 // Articles that nobody has received are not on it.
 func lockShelf(ctx context.Context, tx *db.Tx, skus []string) (shelf, error) {
 	cond, arg := tx.In("sku", 1, skus)
-	rows, err := tx.Query(ctx, `select sku, version, on_hand, reserved from stock where `+cond+` order by sku`+tx.ForUpdate(), arg)
+	rows, err := tx.Query(ctx, `select sku, version, on_hand, reserved, at from stock where `+cond+` order by sku`+tx.ForUpdate(), arg)
 	all, err := db.Collect(rows, err, scanStock)
 	if err != nil {
 		return nil, fmt.Errorf("lock stock: %w", err)
@@ -33,7 +34,10 @@ func lockShelf(ctx context.Context, tx *db.Tx, skus []string) (shelf, error) {
 }
 
 func scanStock(r *sql.Rows, s *Stock) error {
-	return r.Scan(&s.SKU, &s.Version, &s.OnHand, &s.Reserved)
+	var at int64
+	err := r.Scan(&s.SKU, &s.Version, &s.OnHand, &s.Reserved, &at)
+	s.At = db.Time(at)
+	return err
 }
 
 // appendMovements writes the ledger's next entries and the folds behind them: the newest of
@@ -62,10 +66,10 @@ func appendMovements(ctx context.Context, tx *db.Tx, s shelf, moved []Movement) 
 		names = append(names, sku)
 	}
 	slices.Sort(names)
-	return writeFolds(ctx, tx, s, names, moved[n-1].At)
+	return writeFolds(ctx, tx, s, names)
 }
 
-func writeFolds(ctx context.Context, tx *db.Tx, s shelf, skus []string, at time.Time) error {
+func writeFolds(ctx context.Context, tx *db.Tx, s shelf, skus []string) error {
 	var folds, snapshots []*Stock
 	for _, sku := range skus {
 		folds = append(folds, s[sku])
@@ -73,19 +77,14 @@ func writeFolds(ctx context.Context, tx *db.Tx, s shelf, skus []string, at time.
 			snapshots = append(snapshots, s[sku])
 		}
 	}
-	err := tx.InsertAll(ctx, "stock", `on conflict (sku) do update set version = excluded.version, on_hand = excluded.on_hand, reserved = excluded.reserved`, foldColumns(folds)...)
+	err := tx.InsertAll(ctx, "stock", `on conflict (sku) do update set version = excluded.version, on_hand = excluded.on_hand, reserved = excluded.reserved, at = excluded.at`, foldColumns(folds)...)
 	if err != nil {
 		return fmt.Errorf("write stock: %w", err)
 	}
 	if len(snapshots) == 0 {
 		return nil
 	}
-	ats := make([]int64, len(snapshots))
-	for i := range ats {
-		ats[i] = db.Micros(at)
-	}
-	err = tx.InsertAll(ctx, "stock_snapshot", "", append(foldColumns(snapshots), db.Column{Name: "at", Values: ats})...)
-	if err != nil {
+	if err := tx.InsertAll(ctx, "stock_snapshot", "", foldColumns(snapshots)...); err != nil {
 		return fmt.Errorf("write snapshots: %w", err)
 	}
 	return nil
@@ -93,11 +92,15 @@ func writeFolds(ctx context.Context, tx *db.Tx, s shelf, skus []string, at time.
 
 func foldColumns(folds []*Stock) []db.Column {
 	n := len(folds)
-	skus, versions, onHand, reserved := make([]string, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	skus := make([]string, n)
+	versions, onHand, reserved, ats := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, f := range folds {
-		skus[i], versions[i], onHand[i], reserved[i] = f.SKU, f.Version, f.OnHand, f.Reserved
+		skus[i], versions[i], onHand[i], reserved[i], ats[i] = f.SKU, f.Version, f.OnHand, f.Reserved, db.Micros(f.At)
 	}
-	return []db.Column{{Name: "sku", Values: skus}, {Name: "version", Values: versions}, {Name: "on_hand", Values: onHand}, {Name: "reserved", Values: reserved}}
+	return []db.Column{
+		{Name: "sku", Values: skus}, {Name: "version", Values: versions}, {Name: "on_hand", Values: onHand},
+		{Name: "reserved", Values: reserved}, {Name: "at", Values: ats},
+	}
 }
 
 // current reads an article's stock as it is.
@@ -114,7 +117,7 @@ func current(ctx context.Context, d *db.DB, sku string) (*Stock, error) {
 }
 
 // asOf folds an article's stock as it was: from the last snapshot before, over the movements
-// until then.
+// until then, of which none lies behind the next snapshot.
 func asOf(ctx context.Context, d *db.DB, sku string, at time.Time) (*Stock, error) {
 	if _, err := current(ctx, d, sku); err != nil {
 		return nil, err
@@ -124,7 +127,9 @@ func asOf(ctx context.Context, d *db.DB, sku string, at time.Time) (*Stock, erro
 	if err := row.Scan(&s.Version, &s.OnHand, &s.Reserved); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("read a snapshot: %w", err)
 	}
-	rows, err := d.Query(ctx, `select `+movementColumns+` from movement where sku = $1 and version > $2 and at <= $3 order by version`, sku, s.Version, db.Micros(at))
+	rows, err := d.Query(ctx, `select `+movementColumns+` from movement where sku = $1 and version > $2 and at <= $3
+		and version < coalesce((select min(version) from stock_snapshot where sku = $1 and at > $3), $4) order by version`,
+		sku, s.Version, db.Micros(at), int64(math.MaxInt64))
 	moved, err := db.Collect(rows, err, scanMovement)
 	if err != nil {
 		return nil, fmt.Errorf("read movements: %w", err)

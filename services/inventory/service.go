@@ -29,7 +29,7 @@ type Service struct {
 func (s *Service) Reserve(ctx context.Context, tx *db.Tx, placed []event.Event[schemas.OrderPlaced]) error {
 	var ids, skus []string
 	for _, e := range placed {
-		if err := checkOrder(e.Data); err != nil {
+		if err := checkOrder(e.Meta, e.Data); err != nil {
 			return inbox.Permanent(err)
 		}
 		ids = append(ids, e.Data.OrderID)
@@ -80,6 +80,9 @@ func answer(r Reservation, missing []schemas.MissingLine, at time.Time) event.Pa
 func (s *Service) Release(ctx context.Context, tx *db.Tx, cancelled []event.Event[schemas.OrderCancelled]) error {
 	var ids, skus []string
 	for _, e := range cancelled {
+		if err := checkKey(e.Meta, e.Data.OrderID); err != nil {
+			return inbox.Permanent(err)
+		}
 		ids = append(ids, e.Data.OrderID)
 	}
 	known, err := lockReservations(ctx, tx, ids)
@@ -125,7 +128,7 @@ func (s *Service) Release(ctx context.Context, tx *db.Tx, cancelled []event.Even
 // Receive books goods that came in; the first receipt introduces the article.
 func (s *Service) Receive(ctx context.Context, tx *db.Tx, sku string, quantity int64, cause string) (*Stock, error) {
 	// The row must be there to be locked.
-	_, err := tx.Exec(ctx, `insert into stock (sku, version, on_hand, reserved) values ($1, 0, 0, 0) on conflict (sku) do nothing`, sku)
+	_, err := tx.Exec(ctx, `insert into stock (sku, version, on_hand, reserved, at) values ($1, 0, 0, 0, 0) on conflict (sku) do nothing`, sku)
 	if err != nil {
 		return nil, err
 	}

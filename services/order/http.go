@@ -18,19 +18,27 @@ import (
 )
 
 const (
-	maxBody   = 256 << 10
-	maxPage   = 100
-	page      = 20
-	maxWait   = 30 * time.Second
-	maxIDText = 64
+	maxBody = 256 << 10
+	maxPage = 100
+	page    = 20
+	maxWait = 30 * time.Second
 )
 
-func (s *Service) routes(keys *idempotency.Keys) http.Handler {
+// routes are the public routes by their patterns; openapi.yaml tells the same.
+func (s *Service) routes(keys *idempotency.Keys) map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"POST /v1/orders":             func(w http.ResponseWriter, r *http.Request) { s.servePlace(w, r, keys) },
+		"GET /v1/orders":              s.serveList,
+		"GET /v1/orders/{id}":         s.serveGet,
+		"POST /v1/orders/{id}/cancel": s.serveCancel,
+	}
+}
+
+func (s *Service) mux(keys *idempotency.Keys) *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/orders", func(w http.ResponseWriter, r *http.Request) { s.servePlace(w, r, keys) })
-	mux.HandleFunc("GET /v1/orders", s.serveList)
-	mux.HandleFunc("GET /v1/orders/{id}", s.serveGet)
-	mux.HandleFunc("POST /v1/orders/{id}/cancel", s.serveCancel)
+	for pattern, serve := range s.routes(keys) {
+		mux.HandleFunc(pattern, serve)
+	}
 	return mux
 }
 
@@ -49,8 +57,8 @@ func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, keys *idemp
 		s.fail(w, r, err)
 		return
 	}
-	print := sha256.Sum256([]byte(text(d)))
-	answer, replayed, err := keys.Do(r.Context(), "POST /v1/orders "+key, print[:], func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
+	fingerprint := sha256.Sum256([]byte(text(d)))
+	answer, replayed, err := keys.Do(r.Context(), "POST /v1/orders "+key, fingerprint[:], func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
 		o, err := s.Place(ctx, tx, d, key)
 		if err != nil {
 			return idempotency.Answer{}, err
@@ -100,7 +108,7 @@ func view(o *Order) orderView {
 }
 
 func (s *Service) serveGet(w http.ResponseWriter, r *http.Request) {
-	id, err := orderID(r)
+	id, err := parseID("id", r.PathValue("id"))
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -132,12 +140,11 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request) {
 	}
 	after := q.Get("after")
 	if after != "" {
-		id, err := uuid.Parse(after)
-		if err != nil {
-			s.fail(w, r, &service.Problem{Status: http.StatusBadRequest, Field: "after", Detail: "must be an order's ID"})
+		var err error
+		if after, err = parseID("after", after); err != nil {
+			s.fail(w, r, err)
 			return
 		}
-		after = id.String()
 	}
 	if customer := q.Get("customer_id"); customer != "" {
 		if err := checkText("customer_id", customer); err != nil {
@@ -164,7 +171,7 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) serveCancel(w http.ResponseWriter, r *http.Request) {
-	id, err := orderID(r)
+	id, err := parseID("id", r.PathValue("id"))
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -180,11 +187,11 @@ func (s *Service) serveCancel(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(accepted(r.Context(), o))
 }
 
-func orderID(r *http.Request) (string, error) {
-	text := r.PathValue("id")
+// parseID reads an order's ID in its one spelling, but for capitals.
+func parseID(field, text string) (string, error) {
 	id, err := uuid.Parse(text)
-	if err != nil || len(text) > maxIDText {
-		return "", &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: "must be an order's ID, a UUID"}
+	if err != nil || len(text) != len(id.String()) {
+		return "", &service.Problem{Status: http.StatusBadRequest, Field: field, Detail: "must be an order's ID, a UUID"}
 	}
 	return id.String(), nil
 }

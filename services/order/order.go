@@ -36,7 +36,6 @@ type Order struct {
 	Reason        string // why it was rejected or cancelled
 	Version       int64  // how many events it has caused
 	PlacedAt      time.Time
-	Deadline      time.Time // by which inventory must have answered
 	History       []Step
 	Traceparent   string // of the request that placed it
 }
@@ -77,7 +76,7 @@ type Draft struct {
 }
 
 // Place makes an order of a draft. The error is a [*FieldError].
-func Place(id string, d Draft, at time.Time, patience time.Duration) (*Order, event.Payload, error) {
+func Place(id string, d Draft, at time.Time) (*Order, event.Payload, error) {
 	if d.Currency == "" {
 		d.Currency = "EUR"
 	}
@@ -87,7 +86,7 @@ func Place(id string, d Draft, at time.Time, patience time.Duration) (*Order, ev
 	}
 	o := &Order{
 		ID: id, CustomerID: d.CustomerID, CustomerEmail: d.CustomerEmail, Currency: d.Currency, Lines: d.Lines, TotalCents: total,
-		Status: Pending, PlacedAt: at, Deadline: at.Add(patience),
+		Status: Pending, Version: 1, PlacedAt: at,
 	}
 	o.step("placed", at)
 	placed := schemas.OrderPlaced{OrderID: id, CustomerID: d.CustomerID, CustomerEmail: d.CustomerEmail, Currency: d.Currency, PlacedAt: at}

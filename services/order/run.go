@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,8 +27,27 @@ type Config struct {
 	KeyTTL time.Duration `env:"IDEMPOTENCY_TTL" envDefault:"24h"`
 }
 
-// Run runs the service until ctx ends, and returns once everything in hand is finished.
+// check names a variable that makes no sense.
+func (c Config) check() error {
+	for _, v := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"ORDER_DEADLINE", c.Deadline}, {"IDEMPOTENCY_TTL", c.KeyTTL}, {"OVERLOAD_OUTBOX_AGE", c.Limits.OutboxAge}, {"OVERLOAD_LAG", c.Limits.Lag},
+	} {
+		if v.d <= 0 {
+			return fmt.Errorf("%s must be longer than 0, such as 30s", v.name)
+		}
+	}
+	return nil
+}
+
+// Run runs the service until ctx ends, and returns once everything in hand is finished. It
+// fails at once, naming the variable, if cfg makes no sense.
 func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
 	a, err := app.New(ctx, "order", cfg.Config, payloads(), idempotency.Migrations, migrations)
 	if err != nil {
 		return err
@@ -42,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	every := func(pause time.Duration, what string, do func(context.Context) error) service.Part {
 		return service.Part{Name: what, Run: func(ctx context.Context) error { return service.Every(ctx, pause, a.Log, what, do) }}
 	}
-	return a.Run(ctx, s.routes(keys), openAPI,
+	return a.Run(ctx, s.mux(keys), openAPI,
 		every(time.Second, "cancel overdue orders", s.cancelAllOverdue),
 		every(500*time.Millisecond, "measure the load", s.measurePressure),
 		every(time.Minute, "remove expired keys", keys.Clean),

@@ -43,21 +43,19 @@ type Service struct {
 type change struct{ orderID string }
 
 // Place takes an order in tx: the order and its event are there when tx commits, and
-// neither is if it does not. cause names the request, so that a repeated one makes the same
-// event.
+// neither is if it does not. The error is a [*FieldError] if the draft is at fault.
 func (s *Service) Place(ctx context.Context, tx *db.Tx, d Draft, idempotencyKey string) (*Order, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
 	}
-	o, placed, err := Place(id.String(), d, now(), s.patience)
+	o, placed, err := Place(id.String(), d, now())
 	if err != nil {
 		return nil, err
 	}
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		o.Traceparent = string(event.Traceparent(sc))
 	}
-	o.Version = 1
 	if err := insert(ctx, tx, o); err != nil {
 		return nil, err
 	}
@@ -113,11 +111,12 @@ func (s *Service) save(ctx context.Context, tx *db.Tx, o *Order, cause event.Cau
 	return s.outbox.Append(ctx, tx, o.Version, cause, caused)
 }
 
-// Wait returns the order once it has settled, or as it is when the time is over. It wakes
-// on changes made by this process, and looks now and then for those of other replicas.
+// Wait returns the order once it has settled, or as it is when the time is over or ctx ends.
+// It wakes on changes made by this process, and looks now and then for those of other
+// replicas.
 func (s *Service) Wait(ctx context.Context, id string, patience time.Duration) (*Order, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	over := time.NewTimer(patience)
+	defer over.Stop()
 	changed := make(chan struct{}, 1)
 	defer s.changes.On(func(_ context.Context, c change) {
 		if c.orderID == id {
@@ -130,12 +129,14 @@ func (s *Service) Wait(ctx context.Context, id string, patience time.Duration) (
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
-		o, err := get(context.WithoutCancel(ctx), s.db, id)
+		o, err := get(ctx, s.db, id)
 		if err != nil || o.Status != Pending {
 			return o, err
 		}
 		select {
 		case <-ctx.Done():
+			return o, nil
+		case <-over.C:
 			return o, nil
 		case <-changed:
 		case <-look.C:
@@ -158,7 +159,7 @@ func (s *Service) cancelAllOverdue(ctx context.Context) error {
 
 func (s *Service) cancelOverdue(ctx context.Context) (more bool, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
-		o, err := overdue(ctx, s.db, tx)
+		o, err := overdue(ctx, s.db, tx, s.patience)
 		if err != nil || o == nil {
 			return err
 		}

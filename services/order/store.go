@@ -17,16 +17,16 @@ var files embed.FS
 
 var migrations = db.Migrations{Owner: "order", Files: files}
 
-const columns = `order_id, customer_id, customer_email, currency, lines, total_cents, status, reason, version, placed_at, deadline, history, traceparent`
+const columns = `order_id, customer_id, customer_email, currency, lines, total_cents, status, reason, version, placed_at, history, traceparent`
 
 func scan(r interface{ Scan(...any) error }, o *Order) error {
 	var lines, history string
-	var placed, deadline int64
-	err := r.Scan(&o.ID, &o.CustomerID, &o.CustomerEmail, &o.Currency, &lines, &o.TotalCents, &o.Status, &o.Reason, &o.Version, &placed, &deadline, &history, &o.Traceparent)
+	var placed int64
+	err := r.Scan(&o.ID, &o.CustomerID, &o.CustomerEmail, &o.Currency, &lines, &o.TotalCents, &o.Status, &o.Reason, &o.Version, &placed, &history, &o.Traceparent)
 	if err != nil {
 		return err
 	}
-	o.PlacedAt, o.Deadline = db.Time(placed), db.Time(deadline)
+	o.PlacedAt = db.Time(placed)
 	return errors.Join(json.Unmarshal([]byte(lines), &o.Lines), json.Unmarshal([]byte(history), &o.History))
 }
 
@@ -39,9 +39,9 @@ func text(v any) string {
 }
 
 func insert(ctx context.Context, tx *db.Tx, o *Order) error {
-	_, err := tx.Exec(ctx, `insert into orders (`+columns+`) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+	_, err := tx.Exec(ctx, `insert into orders (`+columns+`, pending_since) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now_micros())`,
 		o.ID, o.CustomerID, o.CustomerEmail, o.Currency, text(o.Lines), o.TotalCents, o.Status, o.Reason, o.Version,
-		db.Micros(o.PlacedAt), db.Micros(o.Deadline), text(o.History), o.Traceparent)
+		db.Micros(o.PlacedAt), text(o.History), o.Traceparent)
 	if err != nil {
 		return fmt.Errorf("insert order: %w", err)
 	}
@@ -81,8 +81,16 @@ func update(ctx context.Context, tx *db.Tx, o *Order) error {
 
 // list reads a page of orders, newest first; after is the last order of the page before.
 func list(ctx context.Context, d *db.DB, customerID, after string, limit int) ([]Order, error) {
-	rows, err := d.Query(ctx, `select `+columns+` from orders where ($1 = '' or customer_id = $1) and ($2 = '' or order_id < $2)
-		order by order_id desc limit $3`, customerID, after, limit)
+	where, args := `true`, []any{limit} // conditions that an index can serve, which "or" would not be
+	if customerID != "" {
+		args = append(args, customerID)
+		where += fmt.Sprintf(` and customer_id = $%d`, len(args))
+	}
+	if after != "" {
+		args = append(args, after)
+		where += fmt.Sprintf(` and order_id < $%d`, len(args))
+	}
+	rows, err := d.Query(ctx, `select `+columns+` from orders where `+where+` order by order_id desc limit $1`, args...)
 	orders, err := db.Collect(rows, err, func(r *sql.Rows, o *Order) error { return scan(r, o) })
 	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", err)
@@ -90,10 +98,12 @@ func list(ctx context.Context, d *db.DB, customerID, after string, limit int) ([
 	return orders, nil
 }
 
-// overdue picks an order whose deadline has passed and locks it, and nil if there is none.
-func overdue(ctx context.Context, d *db.DB, tx *db.Tx) (*Order, error) {
+// overdue picks an order that has been pending for longer than patience and locks it, and
+// nil if there is none.
+func overdue(ctx context.Context, d *db.DB, tx *db.Tx, patience time.Duration) (*Order, error) {
 	o := &Order{}
-	row := tx.QueryRow(ctx, `select `+columns+` from orders where status = 'pending' and deadline <= now_micros() order by deadline limit 1`+d.SkipLocked())
+	row := tx.QueryRow(ctx, `select `+columns+` from orders where status = 'pending' and pending_since <= now_micros() - $1
+		order by pending_since limit 1`+d.SkipLocked(), patience.Microseconds())
 	switch err := scan(row, o); {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, nil
@@ -106,7 +116,7 @@ func overdue(ctx context.Context, d *db.DB, tx *db.Tx) (*Order, error) {
 // unanswered is how long the oldest pending order has waited for inventory.
 func unanswered(ctx context.Context, d *db.DB) (time.Duration, error) {
 	var age int64
-	err := d.QueryRow(ctx, `select now_micros() - placed_at from orders where status = 'pending' order by deadline limit 1`).Scan(&age)
+	err := d.QueryRow(ctx, `select now_micros() - pending_since from orders where status = 'pending' order by pending_since limit 1`).Scan(&age)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("find the oldest pending order: %w", err)
 	}

@@ -9,7 +9,8 @@ create table recipient (
 
 -- The ledger: a row before a mail is sent, and its end after.
 create table mail (
-    event_id    text primary key, -- the event that settled the order
+    mail_id     text primary key, -- the name in the Message-ID
+    event_id    text not null,    -- the event that settled the order
     order_id    text not null,
     kind        text not null,
     message_id  text not null,

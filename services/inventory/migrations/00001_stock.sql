@@ -17,7 +17,8 @@ create table stock (
     sku         text primary key,
     version     bigint not null,
     on_hand     bigint not null,
-    reserved    bigint not null
+    reserved    bigint not null,
+    at          bigint not null -- of the newest movement; no later one has an earlier time
 );
 
 -- Folds of the past, every hundred versions.

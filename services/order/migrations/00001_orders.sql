@@ -10,12 +10,12 @@ create table orders (
     reason          text not null,
     version         bigint not null,
     placed_at       bigint not null,
-    deadline        bigint not null,
     history         text not null,    -- JSON
-    traceparent     text not null
+    traceparent     text not null,
+    pending_since   bigint not null   -- by the database's clock, which judges the deadline
 );
 create index orders_by_customer on orders (customer_id, order_id);
-create index orders_pending on orders (deadline) where status = 'pending';
+create index orders_pending on orders (pending_since) where status = 'pending';
 
 -- +goose Down
 drop table orders;

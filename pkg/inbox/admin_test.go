@@ -1,0 +1,197 @@
+package inbox_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/inbox"
+)
+
+// desk is an operator at the routes of an inbox.
+type desk struct {
+	*rig
+	handler http.Handler
+}
+
+func (d desk) call(method, path, body string) (int, map[string]any) {
+	d.Helper()
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	rec := httptest.NewRecorder()
+	d.handler.ServeHTTP(rec, req)
+	var answer map[string]any
+	if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil {
+		d.Fatalf("%s %s: %v in %q", method, path, err, rec.Body)
+	}
+	return rec.Code, answer
+}
+
+func (d desk) list(query string) (items []map[string]any) {
+	d.Helper()
+	status, page := d.call("GET", "/admin/waiting"+query, "")
+	if status != http.StatusOK {
+		d.Fatalf("list: %d %v", status, page)
+	}
+	for _, i := range page["items"].([]any) {
+		items = append(items, i.(map[string]any))
+	}
+	return items
+}
+
+// deadKey is a rig whose key a is dead with two events behind the head, while b is done.
+func deadKey(t *testing.T) desk {
+	r := newRig(t, inbox.Config{}).handlers()
+	r.setFail("a1", inbox.Permanent(errOops))
+	r.steps("a", 1, 3)
+	r.steps("b", 1, 1)
+	r.poll(0)
+	return desk{r, r.Routes()}
+}
+
+func id(item map[string]any) string { return fmt.Sprintf("%.0f", item["id"]) }
+
+func TestRoutes_list_and_show(t *testing.T) {
+	t.Parallel()
+	d := deadKey(t)
+	var states []string
+	for _, i := range d.list("") {
+		states = append(states, fmt.Sprint(i["state"], " ", i["event_id"]))
+	}
+	if diff := cmp.Diff(states, []string{"dead a-1", "behind a-2", "behind a-3"}); diff != "" {
+		t.Error(diff)
+	}
+	for query, want := range map[string]int{
+		"?state=dead": 1, "?state=behind": 2, "?key=a": 3, "?key=b": 0, "?topic=steps": 3, "?topic=x": 0, "?reason=permanent": 1, "?type=test.Step": 3, "?limit=2": 2,
+	} {
+		if got := len(d.list(query)); got != want {
+			t.Errorf("%s lists %d, want %d", query, got, want)
+		}
+	}
+	head := d.list("?state=dead")[0]
+	status, shown := d.call("GET", "/admin/waiting/"+id(head), "")
+	if status != http.StatusOK || shown["error"] != "oops" || shown["reason"] != "permanent" || shown["trace_id"] != "01000000000000000000000000000000" {
+		t.Errorf("show: %d %v", status, shown)
+	}
+	payload := fmt.Sprint(shown["event"])
+	if !strings.Contains(payload, "n:1") || strings.Contains(payload, "agg:a") {
+		t.Errorf("event %s, want n as it is and agg, which is personal, masked", payload)
+	}
+	for path, want := range map[string]int{"/admin/waiting/999999": 404, "/admin/waiting/x": 400, "/admin/waiting?limit=0": 400, "/admin/waiting?after=x": 400} {
+		if status, answer := d.call("GET", path, ""); status != want || answer["detail"] == "" {
+			t.Errorf("GET %s = %d %v, want %d", path, status, answer, want)
+		}
+	}
+}
+
+func TestRedrive_reaches_this_group_in_order_with_the_original_ID(t *testing.T) {
+	t.Parallel()
+	d := deadKey(t)
+	all := d.list("")
+	if status, answer := d.call("POST", "/admin/waiting/"+id(all[1])+"/redrive", ""); status != http.StatusConflict {
+		t.Errorf("redrive behind the head: %d %v, want 409", status, answer)
+	}
+	d.steps("a", 4, 4) // arrives meanwhile
+	d.poll(4)
+	d.setFail("a1", nil)
+	status, dry := d.call("POST", "/admin/waiting/redrive", `{"filter": {"reason": "permanent"}}`)
+	if status != http.StatusOK || dry["dry_run"] != true || dry["matched"] != 1.0 || dry["redriven"] != 0.0 {
+		t.Errorf("dry run: %d %v", status, dry)
+	}
+	status, done := d.call("POST", "/admin/waiting/redrive", `{"filter": {"reason": "permanent"}, "dry_run": false}`)
+	if status != http.StatusOK || done["redriven"] != 1.0 {
+		t.Errorf("redrive: %d %v", status, done)
+	}
+	d.run()
+	d.until("the key has gone on", func() bool { return len(d.done()) == 5 })
+	if diff := cmp.Diff(of(d.done(), "a"), []string{"a1", "a2", "a3", "a4"}); diff != "" {
+		t.Error(diff)
+	}
+	if _, again := d.call("POST", "/admin/waiting/redrive", `{"dry_run": false}`); again["matched"] != 0.0 {
+		t.Errorf("a second time: %v, want nothing left", again)
+	}
+}
+
+func TestRedrive_counts_so_that_loops_end(t *testing.T) {
+	t.Parallel()
+	d := deadKey(t)
+	d.run()
+	for n := 1; n <= 10; n++ {
+		head := d.list("?state=dead")[0]
+		if status, answer := d.call("POST", "/admin/waiting/"+id(head)+"/redrive", ""); status != http.StatusOK {
+			t.Fatalf("redrive %d: %d %v", n, status, answer)
+		}
+		d.until("it has failed again", func() bool {
+			dead := d.list("?state=dead")
+			return len(dead) == 1 && dead[0]["redrives"] == float64(n)
+		})
+	}
+	head := d.list("?state=dead")[0]
+	if status, answer := d.call("POST", "/admin/waiting/"+id(head)+"/redrive", ""); status != http.StatusConflict {
+		t.Errorf("redrive 11: %d %v, want 409", status, answer)
+	}
+	if status, answer := d.call("POST", "/admin/waiting/"+id(head)+"/redrive", `{"force": true}`); status != http.StatusOK {
+		t.Errorf("forced: %d %v, want 200", status, answer)
+	}
+}
+
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	t.Run("takes the head away, and the key goes on", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, inbox.Config{})
+		inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
+			if e.Data.N == 1 {
+				return nil, inbox.Permanent(errOops)
+			}
+			r.effect(fmt.Sprint(e.Data.Agg, e.Data.N))
+			return nil, nil
+		})
+		d := desk{r, r.Routes()}
+		r.steps("a", 1, 2)
+		r.run()
+		r.poll(0)
+		r.until("it is dead", func() bool { return r.states()["a"] == "dead" })
+		all := d.list("")
+		if status, answer := d.call("POST", "/admin/waiting/"+id(all[1])+"/drop", `{"reason": "x"}`); status != http.StatusConflict {
+			t.Errorf("drop behind the head: %d %v, want 409", status, answer)
+		}
+		if status, answer := d.call("POST", "/admin/waiting/"+id(all[0])+"/drop", ""); status != http.StatusBadRequest {
+			t.Errorf("drop without a reason: %d %v, want 400", status, answer)
+		}
+		if status, answer := d.call("POST", "/admin/waiting/"+id(all[0])+"/drop", `{"reason": "mended by hand"}`); status != http.StatusOK {
+			t.Errorf("drop: %d %v", status, answer)
+		}
+		r.until("the key has gone on", func() bool { return len(r.done()) == 1 })
+		if diff := cmp.Diff(r.done(), []string{"a2"}); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("a letter that was set aside can be dropped or put back at any time", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, inbox.Config{}).handlers()
+		d := desk{r, r.Routes()}
+		for range 2 {
+			r.raw(event.Record{Key: []byte("a"), Value: []byte("junk")})
+		}
+		r.poll(0)
+		letters := d.list("?state=set%20aside")
+		if status, answer := d.call("POST", "/admin/waiting/"+id(letters[0])+"/drop", `{"reason": "junk"}`); status != http.StatusOK {
+			t.Errorf("drop: %d %v", status, answer)
+		}
+		if status, answer := d.call("POST", "/admin/waiting/"+id(letters[1])+"/redrive", ""); status != http.StatusOK {
+			t.Errorf("redrive: %d %v", status, answer)
+		}
+		r.run()
+		r.until("it has been found undecodable again", func() bool {
+			again := d.list("?state=set%20aside")
+			return len(again) == 1 && again[0]["redrives"] == 1.0
+		})
+	})
+}
