@@ -53,6 +53,7 @@ type Shop struct {
 	log   *slog.Logger
 	// order, inventory and email are where the services listen, beside the front.
 	order, inventory, email endpoint
+	inner                   *http.Client // asks them
 }
 
 // URLs are where the parts of the shop are reached.
@@ -73,7 +74,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = os.Stderr
 	}
-	s := &Shop{spans: newSpans(), log: slog.New(slog.NewTextHandler(cfg.Log, nil))}
+	inner := &http.Transport{MaxIdleConnsPerHost: 100}
+	s := &Shop{spans: newSpans(), inner: &http.Client{Transport: inner}, log: slog.New(slog.NewTextHandler(cfg.Log, nil))}
 	front, err := listenFront(cfg.Port)
 	if err != nil {
 		return err
@@ -104,6 +106,8 @@ func (s *Shop) run(ctx context.Context, cfg Config, front net.Listener) error {
 	s.URLs.Kafka, s.URLs.Registry, s.URLs.SMTP = s.parts.environ["KAFKA_BROKERS"], s.parts.environ["SCHEMA_REGISTRY_URL"], s.parts.environ["SMTP_ADDR"]
 
 	g, ctx := errgroup.WithContext(ctx)
+	// A connection without a request yet would hold up the stop of the service behind it.
+	defer context.AfterFunc(ctx, s.inner.CloseIdleConnections)()
 	stopped, servicesStopped := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return serve(stopped, front, s.routes()) })
 	g.Go(func() error { return serve(stopped, admin, s.adminRoutes()) })
@@ -166,7 +170,7 @@ func (s *Shop) open(ctx context.Context, cfg Config) error {
 	if !s.awaitReady(ctx) {
 		return nil
 	}
-	load := &load{orders: s.order.url, stock: s.inventory.url, client: &http.Client{Timeout: 10 * time.Second}, log: s.log}
+	load := &load{orders: s.order.url, stock: s.inventory.url, client: &http.Client{Transport: s.inner.Transport, Timeout: 10 * time.Second}, log: s.log}
 	if err := load.fillShelves(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("fill the shelves: %w", err)
 	}

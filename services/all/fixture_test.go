@@ -75,10 +75,7 @@ func prepare(t testing.TB, vars map[string]string) *shop {
 	s.cfg = all.Config{Environ: environ, Out: io.Discard, Log: t.Output()}
 	s.useOwnSchemas()
 	s.useOwnGroups()
-	t.Cleanup(func() {
-		s.stop()
-		s.client.CloseIdleConnections()
-	})
+	t.Cleanup(s.stop)
 	return s
 }
 
@@ -115,6 +112,7 @@ func (s *shop) stop() {
 	if s.stopped == nil {
 		return
 	}
+	s.client.CloseIdleConnections() // one without a request yet would hold up the stop
 	if err := s.stopped(); err != nil {
 		s.Errorf("the shop stopped with %v", err)
 	}

@@ -38,15 +38,15 @@ func (endpoint) listen(c *service.Config) (e endpoint, err error) {
 func (s *Shop) routes() http.Handler {
 	mux := http.NewServeMux()
 	for name, e := range map[string]endpoint{"order": s.order, "inventory": s.inventory, "email": s.email} {
-		probes := proxy(e.url, "/"+name)
+		probes := s.proxy(e.url, "/"+name)
 		for _, probe := range []string{"livez", "readyz", "metrics", "version", "openapi.yaml"} {
 			mux.Handle("GET /"+name+"/"+probe, probes)
 		}
 	}
-	mux.Handle("/v1/orders", proxy(s.order.url, ""))
-	mux.Handle("/v1/orders/", proxy(s.order.url, ""))
-	mux.Handle("/v1/stock/", proxy(s.inventory.url, ""))
-	mux.Handle("/v1/emails", proxy(s.email.url, ""))
+	mux.Handle("/v1/orders", s.proxy(s.order.url, ""))
+	mux.Handle("/v1/orders/", s.proxy(s.order.url, ""))
+	mux.Handle("/v1/stock/", s.proxy(s.inventory.url, ""))
+	mux.Handle("/v1/emails", s.proxy(s.email.url, ""))
 	if s.parts.registry != nil {
 		mux.Handle("/registry/", http.StripPrefix("/registry", s.parts.registry))
 	}
@@ -61,14 +61,15 @@ func (s *Shop) routes() http.Handler {
 func (s *Shop) adminRoutes() http.Handler {
 	mux := http.NewServeMux()
 	for name, e := range map[string]endpoint{"order": s.order, "inventory": s.inventory, "email": s.email} {
-		mux.Handle("/"+name+"/admin/", proxy(e.admin, "/"+name))
+		mux.Handle("/"+name+"/admin/", s.proxy(e.admin, "/"+name))
 	}
 	return mux
 }
 
 // proxy hands requests to a service, without a prefix of their path.
-func proxy(to *url.URL, prefix string) http.Handler {
+func (s *Shop) proxy(to *url.URL, prefix string) http.Handler {
 	return &httputil.ReverseProxy{
+		Transport: s.inner.Transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.URL.Path = strings.TrimPrefix(r.In.URL.Path, prefix)
@@ -85,7 +86,7 @@ func proxy(to *url.URL, prefix string) http.Handler {
 // serveReady is ready when all services are.
 func (s *Shop) serveReady(w http.ResponseWriter, r *http.Request) {
 	for _, e := range []endpoint{s.order, s.inventory, s.email} {
-		if !ready(r.Context(), e.url) {
+		if !s.ready(r.Context(), e.url) {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}
@@ -93,14 +94,14 @@ func (s *Shop) serveReady(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "ready")
 }
 
-func ready(ctx context.Context, at *url.URL) bool {
+func (s *Shop) ready(ctx context.Context, at *url.URL) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.JoinPath("readyz").String(), nil)
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.inner.Do(req)
 	if err != nil {
 		return false
 	}
@@ -111,7 +112,7 @@ func ready(ctx context.Context, at *url.URL) bool {
 // awaitReady reports whether all services became ready before ctx ended.
 func (s *Shop) awaitReady(ctx context.Context) bool {
 	for _, e := range []endpoint{s.order, s.inventory, s.email} {
-		for !ready(ctx, e.url) {
+		for !s.ready(ctx, e.url) {
 			select {
 			case <-ctx.Done():
 				return false

@@ -132,7 +132,7 @@ func (s *Shop) fetch(ctx context.Context, from string, into any) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.inner.Do(req)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"example.com/keyline/schemas"
 )
 
@@ -99,13 +101,26 @@ func TestDeadline(t *testing.T) {
 	}
 	release()
 	s.wantLateAnswer(o, sku)
-	names := map[string]int{}
-	for _, span := range s.trace(o.TraceID, 15) {
-		names[resource(span)+" "+span.Name()]++
+	if diff := cmp.Diff(deadlineTrace, tree(s.trace(o.TraceID, len(deadlineTrace)))); diff != "" {
+		t.Errorf("the deadline belongs to the trace of the request (-want +got):\n%s", diff)
 	}
-	if names["order order deadline"] != 1 || names["email smtp send"] != 1 {
-		t.Errorf("the trace of the request goes on to the deadline and its mail: %v", names)
-	}
+}
+
+var deadlineTrace = []string{
+	"order: POST /v1/orders (server)",
+	"  order: order deadline (internal)",
+	"    order: send orders (producer)",
+	"      email: process orders (consumer)",
+	"        email: send emails (producer)",
+	"        email: smtp send (client)",
+	"      inventory: process orders (consumer)",
+	"        inventory: send inventory (producer)",
+	"          order: process inventory (consumer)",
+	"  order: send orders (producer)",
+	"    email: process orders (consumer)",
+	"    inventory: process orders (consumer)",
+	"      inventory: send inventory (producer)",
+	"        order: process inventory (consumer)",
 }
 
 // wantLateAnswer waits until inventory has reserved for a cancelled order and given back.

@@ -1,0 +1,52 @@
+package order
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/idempotency"
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/pkg/outbox"
+)
+
+// What the tests use beside what is exported.
+var (
+	Migrations = migrations
+	Payloads   = payloads
+	OpenAPI    = openAPI
+)
+
+const (
+	MaxBody  = maxBody
+	MaxSteps = maxSteps
+)
+
+type Parts struct {
+	DB       *db.DB
+	Outbox   *outbox.Outbox
+	Tracer   trace.Tracer
+	Log      *slog.Logger
+	Settled  metric.Int64Counter
+	Patience time.Duration
+	Limits   Limits
+}
+
+func New(p Parts) *Service {
+	return &Service{db: p.DB, outbox: p.Outbox, tracer: p.Tracer, log: p.Log, settled: p.Settled, patience: p.Patience, limits: p.Limits}
+}
+
+func (s *Service) Register(in *inbox.Inbox) { s.register(in) }
+
+func (s *Service) Routes(keys *idempotency.Keys) map[string]http.HandlerFunc { return s.routes(keys) }
+
+func (s *Service) Mux(keys *idempotency.Keys) *http.ServeMux { return s.mux(keys) }
+
+func (s *Service) CancelAllOverdue(ctx context.Context) error { return s.cancelAllOverdue(ctx) }
+
+func (s *Service) MeasurePressure(ctx context.Context) error { return s.measurePressure(ctx) }
