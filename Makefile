@@ -42,5 +42,6 @@ verify: ## generated files are current, schemas compatible with all earlier vers
 	@go run ./schemas/internal/generate -dir schemas -check || { echo "make verify: next: make generate" >&2; exit 1; }
 	@go test ./schemas/... || { echo "make verify: mend the schema named above; what may change: schemas/doc.go" >&2; exit 1; }
 
-bench: ## benchmarks of pkg; COUNT=10 for ten rounds
-	@go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./pkg/... || { echo "make bench: next: make test" >&2; exit 1; }
+bench: ## what pkg costs beside its libraries, kept in pkg/bench/results; QUICK=1 only tries it
+	@cd pkg/bench && go build -buildvcs=false -o ../../bin/bench . && if test -n "$(QUICK)"; then go test . && ../../bin/bench -quick; else ../../bin/bench; fi || { \
+		echo "make bench: next: cd pkg/bench && go vet . && go run . -quick" >&2; exit 1; }

@@ -32,7 +32,6 @@ func (c *Consumer) commitLoop(ctx context.Context, cl *kgo.Client) {
 		pause := commitEvery
 		if err := c.commit(ctx, cl); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("commit failed, the next one repeats it", "group", c.cfg.Group, "error", err)
-			c.metrics.commitFailed()
 			signal(c.commits)
 			pause = commitRetry
 		}
@@ -66,8 +65,8 @@ func retriable(err error) bool {
 
 // commit sends one commit and waits for its answer; ctx and the commit timeout bound it.
 // Offsets of a partition only ever rise: done does, commitMu keeps two commits from passing
-// each other, and one that reaches the broker after we have lost the partition carries a
-// generation that the broker refuses.
+// each other, and one that reaches the broker after the group has gone on carries an old
+// generation, which the broker refuses.
 func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	c.commitMu.Lock()
 	defer c.commitMu.Unlock()
@@ -94,27 +93,25 @@ func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	return failed
 }
 
-// settle notes what the broker has accepted, and returns the first error of those it refused.
-func (c *Consumer) settle(offsets map[string]map[int32]kgo.EpochOffset, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) error {
-	names := map[[16]byte]string{}
+// settle notes what the broker has accepted, and returns the first error of those it has not.
+func (c *Consumer) settle(offsets map[string]map[int32]kgo.EpochOffset, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) (failed error) {
+	names := map[[16]byte]string{} // newer brokers answer with the topic's ID alone
 	for _, t := range req.Topics {
 		names[t.TopicID] = t.Topic
 	}
-	var failed error
 	for _, t := range resp.Topics {
 		topic := t.Topic
-		if topic == "" { // newer brokers answer with the topic's ID
+		if topic == "" {
 			topic = names[t.TopicID]
 		}
 		for _, r := range t.Partitions {
-			if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-				if failed == nil {
-					failed = fmt.Errorf("%s/%d: %w", topic, r.Partition, err)
-				}
-				continue
+			err := kerr.ErrorForCode(r.ErrorCode)
+			if failed == nil && err != nil {
+				failed = fmt.Errorf("%s/%d: %w", topic, r.Partition, err)
 			}
-			if p := c.partition(topic, r.Partition); p != nil {
-				p.commitAccepted(offsets[topic][r.Partition].Offset)
+			// A topic that was deleted has taken its offsets along: there is nothing to repeat.
+			if p := c.partition(topic, r.Partition); p != nil && (err == nil || errors.Is(err, kerr.UnknownTopicID)) {
+				p.settled(offsets[topic][r.Partition].Offset)
 			}
 		}
 	}
@@ -127,7 +124,7 @@ func (p *partition) uncommitted() (kgo.EpochOffset, bool) {
 	return p.done, p.done.Offset > p.committed
 }
 
-func (p *partition) commitAccepted(offset int64) {
+func (p *partition) settled(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.committed = max(p.committed, offset)

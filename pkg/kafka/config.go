@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -52,6 +53,11 @@ func (c Config) clientOpts(extra ...kgo.Opt) ([]kgo.Opt, error) {
 	if len(c.Brokers) == 0 {
 		return nil, errors.New("KAFKA_BROKERS is missing: set it to host:port, or several with commas")
 	}
+	for _, b := range c.Brokers {
+		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
+			return nil, fmt.Errorf("KAFKA_BROKERS: %q is not host:port", b)
+		}
+	}
 	id := c.ClientID
 	if id == "" {
 		id = c.Group
@@ -75,7 +81,7 @@ func (c Config) clientOpts(extra ...kgo.Opt) ([]kgo.Opt, error) {
 	}
 	opts = append(append(append(opts, security...), extra...), c.Opts...)
 	if err := kgo.ValidateOpts(opts...); err != nil {
-		return nil, fmt.Errorf("kafka options (KAFKA_BROKERS %q): %w", c.Brokers, err)
+		return nil, fmt.Errorf("kafka options: %w", err)
 	}
 	return opts, nil
 }

@@ -11,15 +11,14 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/event"
 )
 
-// Bounds of a consumer. A session that times out costs a crash its partitions for that long;
-// a static member's has to outlast its restart. Rebalancing waits for the slowest member, and
-// one that takes longer than rebalanceTimeout is dropped from the group, so that what a revoke
-// may take (handTimeout for the batch in hand, commitTimeout for its offset) stays well below.
+// Times of a group member. A crash costs its partitions a session's length; a static member's
+// session has to outlast its restart. A rebalance waits for the slowest member, and drops one
+// that takes longer than rebalanceTimeout: what a revoke may take, handTimeout for the batch
+// in hand and commitTimeout for its offset, stays well below.
 const (
 	sessionTimeout       = 10 * time.Second
 	staticSessionTimeout = 45 * time.Second
@@ -28,26 +27,31 @@ const (
 	handTimeout          = 10 * time.Second
 	commitTimeout        = 5 * time.Second
 	leaveTimeout         = 5 * time.Second
-
-	pollRecords   = 2000     // handed to the partitions at once
-	fetchBytes    = 4 << 20  // one fetch of one broker, as compressed
-	partitionMax  = 1 << 20  // of it one partition's
-	inflatedBytes = 16 << 20 // one record batch, decompressed
-	responseBytes = 32 << 20 // one answer of a broker
-	// A partition that is resumed is fetched with the next request, which is sent when the
-	// one under way has been answered: for idle partitions, after fetchWait.
-	fetchWait = 250 * time.Millisecond
 )
 
-// Processor does a service's work on the records of one partition after the other.
+// Sizes of what a member fetches ahead. With those of a partition's queue (partition.go) they
+// bound its memory.
+const (
+	fetchBytes     = 4 << 20  // one fetch of one broker, compressed
+	partitionBytes = 1 << 20  // of it one partition's
+	inflatedBytes  = 16 << 20 // one record batch, decompressed
+	responseBytes  = 32 << 20 // one answer of a broker; holds any batch that inflates to less
+	pollRecords    = 2000     // handed to the partitions at once
+
+	// A partition that resumes is in the next fetch, which is sent when the one under way
+	// has been answered; where the other partitions are idle, that is after fetchWait.
+	fetchWait = 100 * time.Millisecond
+)
+
+// Processor does a service's work on batches of records.
 type Processor interface {
 	// Process handles b. nil says that every record of b is done or waits durably, so that
 	// its offset may be committed. An error says that nothing of b counts: the same batch is
 	// handed over again after a backoff, and the partition waits. A panic is an error.
 	//
 	// Batches of one partition come one at a time and in order, those of different
-	// partitions concurrently. ctx outlives a stop by a bound in which Process may finish;
-	// Process must return when ctx ends, because its partition is not given up before.
+	// partitions concurrently. ctx outlives a stop for as long as Process may still finish.
+	// When ctx ends Process must return: until it does, its partition is not given up.
 	Process(ctx context.Context, b event.Batch) error
 }
 
@@ -62,16 +66,16 @@ type Consumer struct {
 
 	client atomic.Pointer[kgo.Client]
 	joined atomic.Bool
-	taking context.Context // ends when Run's does: no further batch is begun
-	work   context.Context // given to Process: Run's, without its end
+	taking context.Context // Run's: when it ends, no further batch is begun
+	work   context.Context // for Process: Run's without its end
 	tasks  sync.WaitGroup  // what Run waits for
 
 	mu         sync.Mutex
 	partitions map[topicPartition]*partition // those that the group has assigned to us
 
-	// commitMu is held while a commit is under way, and while partitions leave the map: a
-	// commit that began before a revoke has ended before it returns, and one that begins
-	// after it does not find the partition.
+	// commitMu is held while a commit is under way, and taken before a revoke ends: a commit
+	// that began earlier has ended by then, and one that begins later does not find the
+	// partition any more.
 	commitMu sync.Mutex
 	commits  chan struct{} // holds one: there is something to commit
 }
@@ -82,10 +86,7 @@ type topicPartition struct {
 }
 
 // timing is what tests shorten.
-type timing struct {
-	hand, commit, watch    time.Duration
-	minBackoff, maxBackoff time.Duration
-}
+type timing struct{ hand, commit, watch, minBackoff, maxBackoff time.Duration }
 
 // NewConsumer returns a consumer of topics, which need not exist yet. It does not connect:
 // Run does. An error names the variable at fault.
@@ -98,15 +99,9 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 		return nil, fmt.Errorf("consumer of group %s: topics %q: want at least one, none empty", cfg.Group, topics)
 	}
 	c := &Consumer{
-		cfg:        cfg,
-		topics:     slices.Clone(topics),
-		processor:  p,
-		partitions: map[topicPartition]*partition{},
-		commits:    make(chan struct{}, 1),
-		timing: timing{
-			hand: handTimeout, commit: commitTimeout, watch: watchEvery,
-			minBackoff: 100 * time.Millisecond, maxBackoff: 30 * time.Second,
-		},
+		cfg: cfg, topics: slices.Clone(topics), processor: p,
+		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1),
+		timing: timing{handTimeout, commitTimeout, watchEvery, 100 * time.Millisecond, 30 * time.Second},
 	}
 	var err error
 	if c.metrics, err = newConsumerMetrics(cfg.Meter, cfg.Group); err != nil {
@@ -119,48 +114,44 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 }
 
 func (c *Consumer) groupOpts() []kgo.Opt {
-	session := sessionTimeout
-	if c.cfg.InstanceID != "" {
-		session = staticSessionTimeout
-	}
 	opts := []kgo.Opt{
 		kgo.ConsumerGroup(c.cfg.Group),
 		kgo.ConsumeTopics(c.topics...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.DisableAutoCommit(),
-		kgo.SessionTimeout(session),
+		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatEvery),
 		kgo.RebalanceTimeout(rebalanceTimeout),
-		// What was polled reaches the partitions before any of them can be revoked. Else a
-		// partition that leaves and returns in between would be handed old records, and its
-		// first commit would skip those that lie before them.
+		kgo.DisableAutoCommit(),
+		// No partition is revoked between a poll and the hand-over of its records. Else one
+		// that left and came back in between would be handed records of its earlier life,
+		// and committing those would skip what lies before them.
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(c.assigned),
 		kgo.OnOffsetsFetched(c.offsetsFetched),
 		kgo.OnPartitionsRevoked(c.revoked),
 		kgo.OnPartitionsLost(c.lost),
-		// A group without a commit starts at the beginning. One whose commit has
-		// disappeared does not: it stops, see loss.go.
+		// Without a commit a group starts at the beginning. When its commit has disappeared
+		// from the log it does not: see loss.go.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxBytes(fetchBytes),
-		kgo.FetchMaxPartitionBytes(partitionMax),
+		kgo.FetchMaxPartitionBytes(partitionBytes),
 		kgo.MaxDecompressBatchBytes(inflatedBytes),
 		kgo.BrokerMaxReadBytes(responseBytes),
 	}
 	if c.cfg.InstanceID != "" {
-		opts = append(opts, kgo.InstanceID(c.cfg.InstanceID))
+		opts = append(opts, kgo.InstanceID(c.cfg.InstanceID), kgo.SessionTimeout(staticSessionTimeout))
 	}
 	return opts
 }
 
 // Run joins the group and processes until ctx ends. Then it finishes the batches in hand,
-// commits, leaves the group (not as a static member) and closes; that is bounded by about
+// commits, leaves the group (not as a static member) and closes, which takes at most about
 // 20 s. While the brokers cannot be reached, or topics are missing, it keeps trying. When it
-// returns, nothing of it runs any more; an error says what was done, but not committed.
-// Run must be called once.
+// returns, nothing of it runs any more; an error says what was done but could not be
+// committed. Run must be called once.
 func (c *Consumer) Run(ctx context.Context) error {
 	c.taking, c.work = ctx, context.WithoutCancel(ctx)
 	cl, err := kgo.NewClient(c.opts...)
@@ -190,6 +181,17 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return errors.Join(err, stopMetrics())
 }
 
+// leave leaves the group and closes the client. Partitions that were assigned since the last
+// revoke are given up by its callback.
+func (c *Consumer) leave(cl *kgo.Client) {
+	ctx, cancel := context.WithTimeout(c.work, leaveTimeout)
+	defer cancel()
+	if err := cl.LeaveGroupContext(ctx); err != nil {
+		c.cfg.Log.Warn("leaving the group failed", "group", c.cfg.Group, "error", err)
+	}
+	cl.Close()
+}
+
 // Joined reports whether the group has been joined since the start. It stays true.
 func (c *Consumer) Joined() bool { return c.joined.Load() }
 
@@ -201,17 +203,6 @@ func (c *Consumer) Ping(ctx context.Context) error {
 		return errors.New("kafka consumer is not running")
 	}
 	return cl.Ping(ctx)
-}
-
-// leave leaves the group and closes the client. Partitions that were assigned since the last
-// revoke are given up by its callback.
-func (c *Consumer) leave(cl *kgo.Client) {
-	ctx, cancel := context.WithTimeout(c.work, leaveTimeout)
-	defer cancel()
-	if err := cl.LeaveGroupContext(ctx); err != nil {
-		c.cfg.Log.Warn("leaving the group failed", "group", c.cfg.Group, "error", err)
-	}
-	cl.Close()
 }
 
 // dispatch hands what was polled to the partitions, without blocking. Errors come first: what
@@ -232,109 +223,6 @@ func (c *Consumer) dispatch(cl *kgo.Client, fetches kgo.Fetches) {
 	})
 }
 
-// assigned starts a worker for each new partition, before its first record is fetched.
-func (c *Consumer) assigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
-	c.joined.Store(true)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for topic, ids := range added {
-		for _, id := range ids {
-			p := newPartition(c, cl, topic, id)
-			c.partitions[topicPartition{topic, id}] = p
-			c.tasks.Go(p.run)
-		}
-		c.logger(topic).Info("partitions assigned", "partitions", ids)
-	}
-}
-
-// offsetsFetched notes where the new partitions begin.
-func (c *Consumer) offsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, o := range t.Partitions {
-				if p := c.partition(t.Topic, o.Partition); p != nil && o.ErrorCode == 0 && o.Offset >= 0 {
-					p.startAt(o.Offset)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// revoked gives up partitions that move to another member, who reads from what is committed
-// here: it returns when their workers have stopped and their offsets are committed.
-func (c *Consumer) revoked(_ context.Context, cl *kgo.Client, gone map[string][]int32) {
-	leaving := c.find(gone)
-	if len(leaving) == 0 {
-		return // the end of a session in which nothing moves
-	}
-	if err := c.giveUp(cl, leaving); err != nil {
-		c.cfg.Log.Error("commit before a revoke failed, records will be read again", "group", c.cfg.Group, "error", err)
-	}
-	for topic, ids := range gone {
-		c.logger(topic).Info("partitions revoked", "partitions", ids)
-	}
-}
-
-// lost drops partitions that the group has taken away without asking: somebody else may be
-// working on them already, so nothing is finished and nothing is committed.
-func (c *Consumer) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	leaving := c.find(gone)
-	c.forget(leaving)
-	for _, p := range leaving {
-		p.finish()
-		p.cancel()
-	}
-	c.stop(leaving)
-	c.commitMu.Lock() // a commit that began before has ended, too
-	defer c.commitMu.Unlock()
-	for topic, ids := range gone {
-		c.logger(topic).Warn("partitions lost", "partitions", ids)
-	}
-}
-
-// giveUp finishes the batches that are in hand, commits, and forgets the partitions.
-func (c *Consumer) giveUp(cl *kgo.Client, leaving []*partition) error {
-	c.stop(leaving)
-	ctx, cancel := context.WithTimeout(c.work, c.timing.commit)
-	defer cancel()
-	err := c.commitWithRetry(ctx, cl)
-	c.commitMu.Lock()
-	defer c.commitMu.Unlock()
-	c.forget(leaving)
-	return err
-}
-
-// stop returns when no worker of leaving runs any more. A batch in hand may be finished until
-// the bound; then its context is cancelled. A Process that does not heed even that is waited
-// for, whatever it costs: its partition could come back to us, and two batches of it would
-// run at once.
-func (c *Consumer) stop(leaving []*partition) {
-	late := time.AfterFunc(c.timing.hand, func() {
-		c.cfg.Log.Warn("batches in hand take too long, cancelling them", "group", c.cfg.Group)
-		for _, p := range leaving {
-			p.cancel()
-		}
-	})
-	defer late.Stop()
-	for _, p := range leaving {
-		p.finish()
-	}
-	for _, p := range leaving {
-		<-p.idle
-		p.release()
-	}
-}
-
-// forget removes the partitions from the map: no commit that begins afterwards has them.
-func (c *Consumer) forget(leaving []*partition) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range leaving {
-		delete(c.partitions, topicPartition{p.topic, p.id})
-	}
-}
-
 // partition returns nil for one that is not ours.
 func (c *Consumer) partition(topic string, id int32) *partition {
 	c.mu.Lock()
@@ -342,17 +230,7 @@ func (c *Consumer) partition(topic string, id int32) *partition {
 	return c.partitions[topicPartition{topic, id}]
 }
 
-func (c *Consumer) find(m map[string][]int32) (found []*partition) {
-	for topic, ids := range m {
-		for _, id := range ids {
-			if p := c.partition(topic, id); p != nil {
-				found = append(found, p)
-			}
-		}
-	}
-	return found
-}
-
+// owned are the partitions that are ours.
 func (c *Consumer) owned() []*partition {
 	c.mu.Lock()
 	defer c.mu.Unlock()

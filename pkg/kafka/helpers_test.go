@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds every wait of these tests; none takes nearly that long.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 // fake starts a broker in this process, on loopback.
 func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {

@@ -8,7 +8,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
 // consumerMetrics are the instruments of one consumer. Their labels are groups, topics,
@@ -21,12 +20,12 @@ type consumerMetrics struct {
 	lagSeconds          metric.Float64ObservableGauge
 	missing             metric.Int64Gauge
 
-	handled, retries, commitFailures, lost metric.Int64Counter
+	retries, lost metric.Int64Counter
 }
 
 func newConsumerMetrics(meter metric.Meter, group string) (*consumerMetrics, error) {
 	m := &consumerMetrics{meter: meter, group: attribute.String("group", group)}
-	var errs [8]error
+	var errs [6]error
 	m.lagRecords, errs[0] = meter.Int64ObservableGauge("consumer_lag_records",
 		metric.WithDescription("Records of an owned partition that are not done yet."))
 	m.lagSeconds, errs[1] = meter.Float64ObservableGauge("consumer_lag_seconds",
@@ -35,14 +34,10 @@ func newConsumerMetrics(meter metric.Meter, group string) (*consumerMetrics, err
 		metric.WithDescription("1 for an owned partition that cannot be read, with the reason."))
 	m.missing, errs[3] = meter.Int64Gauge("consumer_topic_missing",
 		metric.WithDescription("1 for a topic that does not exist."))
-	m.handled, errs[4] = meter.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"),
-		metric.WithDescription("Records that were processed."))
-	m.retries, errs[5] = meter.Int64Counter("consumer_batch_retries",
+	m.retries, errs[4] = meter.Int64Counter("consumer_batch_retries",
 		metric.WithDescription("Batches that were handed over again after an error."))
-	m.commitFailures, errs[6] = meter.Int64Counter("consumer_commit_failures",
-		metric.WithDescription("Offset commits that failed; the next one repeats them."))
-	m.lost, errs[7] = meter.Int64Counter("consumer_records_lost",
-		metric.WithDescription("Records that the brokers removed before this group had read them."))
+	m.lost, errs[5] = meter.Int64Counter("consumer_records_lost",
+		metric.WithDescription("Records that the brokers removed before the group had read them."))
 	return m, errors.Join(errs[:]...)
 }
 
@@ -87,21 +82,8 @@ func (p *partition) lag(now time.Time) (records int64, seconds float64, reason s
 	return records, seconds, p.fault.reason, true
 }
 
-func (m *consumerMetrics) consumed(topic string, n int) {
-	m.handled.Add(context.Background(), int64(n), metric.WithAttributes(
-		semconv.MessagingSystemKafka,
-		semconv.MessagingOperationName("poll"),
-		semconv.MessagingDestinationName(topic),
-		semconv.MessagingConsumerGroupName(m.group.Value.AsString()),
-	))
-}
-
 func (m *consumerMetrics) retried(topic string) {
 	m.retries.Add(context.Background(), 1, metric.WithAttributes(m.group, attribute.String("topic", topic)))
-}
-
-func (m *consumerMetrics) commitFailed() {
-	m.commitFailures.Add(context.Background(), 1, metric.WithAttributes(m.group))
 }
 
 func (m *consumerMetrics) recordsLost(topic string, id int32, n int64) {

@@ -15,8 +15,8 @@ import (
 	"example.com/keyline/pkg/event"
 )
 
-// What one partition holds in memory, at most: the queue up to one of its bounds, what one
-// poll brings on top (pollRecords), and one batch in hand.
+// What one partition holds in memory, at most: its queue up to one of the bounds, what one
+// poll brings on top, and one batch in hand.
 const (
 	batchRecords = 500     // handed to Process at once
 	queueRecords = 8192    // beyond it fetching pauses, until half of it is left
@@ -27,17 +27,17 @@ const (
 var errBackwards = errors.New("offsets went backwards: the log was cut and written anew")
 
 // partition is one assigned partition: a queue that dispatch fills, and a worker that empties
-// it in order. It lives from its assignment to its revoke; when the partition comes back, it
-// is another one, so that nothing of the earlier life, a pause or an offset, survives.
+// it in order. It lives from its assignment to its revoke. When the partition comes back, it
+// is another one: no offset, pause or record of the earlier life survives.
 type partition struct {
 	c      *Consumer
 	cl     *kgo.Client
 	topic  string
 	id     int32
 	log    *slog.Logger
-	taking context.Context // ended: no further batch
+	taking context.Context // ended: no further batch is begun
 	finish context.CancelFunc
-	work   context.Context // given to Process
+	work   context.Context // for Process
 	cancel context.CancelFunc
 	wake   chan struct{} // holds one: the queue is not empty
 	idle   chan struct{} // closed: the worker has returned
@@ -47,16 +47,16 @@ type partition struct {
 	bytes    int
 	topicID  [16]byte
 	logStart int64
-	logEnd   int64 // last stable offset, -1 while unknown
-	next     int64 // after what was handed over, or the committed offset; -1 while unknown
+	logEnd   int64 // the last stable offset; -1 is unknown
+	next     int64 // offset after what was handed over, or the committed one; -1 is unknown
 	fault    fault
 	full     bool
 	paused   bool
 
-	done      kgo.EpochOffset // after the last record that Process has finished
+	done      kgo.EpochOffset // behind the last record that Process has finished
 	committed int64
 	moved     time.Time // when done last changed
-	oldest    time.Time // timestamp of the oldest record in memory, zero if there is none
+	oldest    time.Time // of the records in memory, zero if there is none
 }
 
 func newPartition(c *Consumer, cl *kgo.Client, topic string, id int32) *partition {
@@ -79,53 +79,53 @@ func (p *partition) startAt(offset int64) {
 	p.next, p.committed, p.done.Offset = offset, offset, offset
 }
 
-// push queues fetched records and pauses fetching when the queue is over its bound.
+// push queues fetched records, and pauses fetching when the queue is over its bound.
 //
-// The first offset may lie beyond the expected one: transaction markers, aborted and compacted
-// records have offsets and are not delivered, and the broker tells nobody which ones they
-// were. It is not where losses hide: a position below the log's start is refused by the
-// broker, see loss.go. The first offset may not lie below the expected one.
+// The first offset may lie beyond the expected one: transaction markers, aborted records and
+// compacted ones have offsets, and the broker does not say which these were. No loss hides
+// there, because a position that is not in the log is refused by the broker (loss.go). But it
+// may not lie below the expected one.
 func (p *partition) push(topicID [16]byte, fp *kgo.FetchPartition) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fault.final {
 		return nil // nothing behind a loss may be processed, let alone committed
 	}
-	if fp.Records[0].Offset < p.next {
-		return fmt.Errorf("%w: %d after %d", errBackwards, fp.Records[0].Offset, p.next-1)
+	first, last := fp.Records[0], fp.Records[len(fp.Records)-1]
+	if first.Offset < p.next {
+		return fmt.Errorf("%w: %d after %d", errBackwards, first.Offset, p.next-1)
 	}
 	p.topicID, p.logStart, p.logEnd = topicID, fp.LogStartOffset, max(fp.LastStableOffset, p.logEnd)
+	p.next = last.Offset + 1
+	if p.oldest.IsZero() {
+		p.oldest = first.Timestamp
+	}
+	p.queue = append(p.queue, fp.Records...)
 	for _, r := range fp.Records {
 		p.bytes += size(r)
 	}
-	if len(p.queue) == 0 && p.oldest.IsZero() {
-		p.oldest = fp.Records[0].Timestamp
-	}
-	p.queue = append(p.queue, fp.Records...)
-	p.next = fp.Records[len(fp.Records)-1].Offset + 1
 	p.full = p.full || len(p.queue) > queueRecords || p.bytes > queueBytes
 	p.pause()
 	signal(p.wake)
 	return nil
 }
 
-// pause makes the client fetch, or not fetch, as the state demands. The caller holds mu, so
-// that the last word is about the last state.
+// pause makes the client fetch the partition or not, as its state demands. The caller holds
+// mu, so that the client hears last what was decided last.
 func (p *partition) pause() {
 	want := p.full || p.fault.reason != ""
 	if want == p.paused {
 		return
 	}
 	p.paused = want
-	this := map[string][]int32{p.topic: {p.id}}
-	if want {
+	if this := map[string][]int32{p.topic: {p.id}}; want {
 		p.cl.PauseFetchPartitions(this)
 	} else {
 		p.cl.ResumeFetchPartitions(this)
 	}
 }
 
-// release drops the queue, and the pause: the client remembers it beyond the assignment.
+// release drops the queue, and the pause, which the client would remember beyond the revoke.
 func (p *partition) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,43 +138,41 @@ func (p *partition) run() {
 	defer close(p.idle)
 	defer p.cancel()
 	for {
-		b, last, ok := p.take()
+		b, end, ok := p.take()
 		if !ok || !p.process(b) {
 			return
 		}
-		p.finished(b, last)
+		p.finished(end)
 		signal(p.c.commits)
 	}
 }
 
-// take waits for records and returns those that have gathered; ok is false when the partition
-// is to stop.
-func (p *partition) take() (b event.Batch, last kgo.EpochOffset, ok bool) {
-	for {
-		if p.taking.Err() != nil {
-			return b, last, false
-		}
+// take waits for records and returns those that have gathered, with the offset behind them;
+// ok is false when the partition is to stop.
+func (p *partition) take() (b event.Batch, end kgo.EpochOffset, ok bool) {
+	for p.taking.Err() == nil {
 		if records := p.dequeue(&b); len(records) > 0 {
-			r := records[len(records)-1]
+			last := records[len(records)-1]
 			b.Records = convert(b.TopicID, records)
-			return b, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1}, true
+			clear(records) // the queue's array would keep them
+			return b, kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1}, true
 		}
 		select {
 		case <-p.wake:
 		case <-p.taking.Done():
 		}
 	}
+	return b, end, false
 }
 
-// dequeue takes the next records off the queue and fills in what b says about their partition.
+// dequeue takes the next records off the queue, and fills in what b says of the partition.
 func (p *partition) dequeue(b *event.Batch) []*kgo.Record {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	*b = event.Batch{Topic: p.topic, TopicID: p.topicID, Partition: p.id, LogStart: p.logStart}
 	n := min(len(p.queue), batchRecords)
-	records := p.queue[:n:n]
-	if p.queue = p.queue[n:]; len(p.queue) == 0 {
-		p.queue = nil // lets go of the records that the array still refers to
-	}
+	records := p.queue[:n]
+	p.queue = p.queue[n:]
 	for _, r := range records {
 		p.bytes -= size(r)
 	}
@@ -182,11 +180,10 @@ func (p *partition) dequeue(b *event.Batch) []*kgo.Record {
 		p.full = false
 		p.pause()
 	}
-	*b = event.Batch{Topic: p.topic, TopicID: p.topicID, Partition: p.id, LogStart: p.logStart}
 	return records
 }
 
-// process hands b over until it is done; false means that the partition stops before.
+// process hands b over until it is done; false says that the partition stops before it is.
 func (p *partition) process(b event.Batch) bool {
 	for attempt := 1; ; attempt++ {
 		err := p.try(b)
@@ -201,11 +198,9 @@ func (p *partition) process(b event.Batch) bool {
 		p.c.metrics.retried(p.topic)
 		p.log.Warn("batch failed, handing it over again",
 			"offset", b.Records[0].Offset, "records", len(b.Records), "attempt", attempt, "wait", wait, "error", err)
-		timer := time.NewTimer(wait)
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-p.taking.Done():
-			timer.Stop()
 			return false
 		}
 	}
@@ -220,24 +215,20 @@ func (p *partition) try(b event.Batch) (err error) {
 	return p.c.processor.Process(p.work, b)
 }
 
-// finished notes that everything below last is done.
-func (p *partition) finished(b event.Batch, last kgo.EpochOffset) {
-	p.c.metrics.consumed(p.topic, len(b.Records))
+// finished notes that everything before end is done.
+func (p *partition) finished(end kgo.EpochOffset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done, p.moved, p.oldest = last, time.Now(), time.Time{}
+	p.done, p.moved, p.oldest = end, time.Now(), time.Time{}
 	if len(p.queue) > 0 {
 		p.oldest = p.queue[0].Timestamp
 	}
 }
 
-// backoff doubles from least to most, and is shortened at random by up to a half, so that
-// members that failed together do not return together.
+// backoff doubles with every attempt, up to most, and is shortened at random by up to a half,
+// so that partitions that failed together do not all come back together.
 func backoff(attempt int, least, most time.Duration) time.Duration {
-	d := most
-	if shift := attempt - 1; shift < 30 && least<<shift < most {
-		d = least << shift
-	}
+	d := min(least<<min(attempt-1, 20), most)
 	return d/2 + rand.N(d/2+1)
 }
 

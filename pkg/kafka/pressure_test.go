@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"testing"
@@ -46,13 +47,15 @@ func TestConsumer_BackPressure(t *testing.T) {
 		t.Parallel()
 		addrs := brokers(t)
 		topic := newTopic(t, addrs, 1)
-		const n, each = 100, 500_000
+		const n, each = 40, 500_000
 		value := make([]byte, each) // of bytes that do not compress
 		noise := rand.NewChaCha8([32]byte{})
+		var window []event.Record
 		for range n {
 			_, _ = noise.Read(value)
-			publish(t, addrs, event.Record{Topic: topic, Key: []byte("k"), Value: value})
+			window = append(window, event.Record{Topic: topic, Key: []byte("k"), Value: bytes.Clone(value)})
 		}
+		publish(t, addrs, window...)
 		rec, carryOn := newRecorder(), make(chan struct{})
 		rec.before = func(context.Context, event.Batch) error { <-carryOn; return nil }
 		c := consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group")}, rec, nil, topic)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,6 +25,7 @@ type Producer struct {
 	log    *slog.Logger
 	sent   metric.Int64Counter
 	client atomic.Pointer[kgo.Client]
+	closed sync.Once
 
 	turn  chan struct{} // held by the Publish under way, and with it what follows
 	gate  gate
@@ -112,25 +114,22 @@ func (p *Producer) replace(cl *kgo.Client) {
 }
 
 func (p *Producer) count(w *window) {
-	type label struct {
-		topic string
-		err   attribute.KeyValue
-	}
-	n := map[label]int64{}
-	for i := range w.records {
-		l := label{topic: w.records[i].Topic}
-		if err := w.slots[i].err; err != nil {
-			l.err = errorType(err)
+	sent := map[string]int64{}
+	for i := range w.slots {
+		if s := &w.slots[i]; s.err == nil {
+			sent[s.rec.Topic]++
+		} else {
+			p.add(1, s.rec.Topic, errorType(s.err))
 		}
-		n[l]++
 	}
-	for l, n := range n {
-		attrs := []attribute.KeyValue{semconv.MessagingSystemKafka, semconv.MessagingOperationName("send"), semconv.MessagingDestinationName(l.topic)}
-		if l.err.Valid() {
-			attrs = append(attrs, l.err)
-		}
-		p.sent.Add(context.Background(), n, metric.WithAttributes(attrs...))
+	for topic, n := range sent {
+		p.add(n, topic)
 	}
+}
+
+func (p *Producer) add(n int64, topic string, more ...attribute.KeyValue) {
+	p.sent.Add(context.Background(), n, metric.WithAttributes(append(more,
+		semconv.MessagingSystemKafka, semconv.MessagingOperationName("send"), semconv.MessagingDestinationName(topic))...))
 }
 
 // Ping asks any broker for an answer; an error says that none gave one before ctx ended.
@@ -139,6 +138,8 @@ func (p *Producer) Ping(ctx context.Context) error { return p.client.Load().Ping
 // Close waits for the Publish under way and closes the connections. The producer must not be
 // used afterwards.
 func (p *Producer) Close() {
-	p.turn <- struct{}{}
-	p.client.Load().Close()
+	p.closed.Do(func() {
+		p.turn <- struct{}{}
+		p.client.Load().Close()
+	})
 }

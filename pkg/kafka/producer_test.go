@@ -181,6 +181,23 @@ func TestProducer_Publish(t *testing.T) {
 		}
 	})
 
+	t.Run("when a topic's first record fails, the rest of the topic is not sent", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		a, b := newTopic(t, addrs, 1), newTopic(t, addrs, 1)
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: a, Err: kerr.InvalidRecord})
+		errs := newProducer(t, kafka.Config{Brokers: addrs}).Publish(t.Context(), append(numbered(a, 0, 5, "k"), numbered(b, 0, 5, "k")...))
+		for i, err := range errs {
+			if want := i < 5; errors.Is(err, kerr.InvalidRecord) != want || (err != nil) != want {
+				t.Errorf("record %d: got %v", i, err)
+			}
+		}
+		if onA, onB := len(readAll(t, addrs, a)), len(readAll(t, addrs, b)); onA != 0 || onB != 5 {
+			t.Errorf("on the wire: got %d and %d, want none and 5", onA, onB)
+		}
+	})
+
 	t.Run("a topic that may not be written fails its records", func(t *testing.T) {
 		t.Parallel()
 		cluster := fake(t)
@@ -219,7 +236,7 @@ func TestProducer_NothingIsWrittenBehindAFailure(t *testing.T) {
 			t.Parallel()
 			cluster := fake(t)
 			addrs := cluster.ListenAddrs()
-			for round := range 20 {
+			for round := range 8 {
 				topic := newTopic(t, addrs, 2)
 				p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(2000)}})
 				if round%2 == 1 { // warm
@@ -230,7 +247,7 @@ func TestProducer_NothingIsWrittenBehindAFailure(t *testing.T) {
 				var requests atomic.Int64
 				cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Partitions: []int32{0}, Err: fault,
 					When: func(kmsg.Request) bool { return requests.Add(1) == int64(1+round/2) }})
-				window := numbered(topic, 0, 500, keys(10)...)
+				window := numbered(topic, 0, 200, keys(10)...)
 				errs := p.Publish(t.Context(), window)
 				if errs == nil {
 					t.Fatal("the fault did not strike")

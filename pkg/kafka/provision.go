@@ -23,11 +23,12 @@ type Topic struct {
 }
 
 // Provision creates the topics that are missing, sets the retention of those that have
-// another, and changes nothing else. It may run again, and beside another. If the partition
-// count of any topic differs, it changes nothing and returns an error that names topic, have
-// and want.
+// another, and changes nothing else. When it returns, the brokers know the topics. It may run
+// again, and beside another. If the partition count of any topic differs, it changes nothing,
+// and its error names topic, have and want.
 func Provision(ctx context.Context, cfg Config, topics []Topic) error {
-	opts, err := cfg.withDefaults().clientOpts()
+	// Listing topics answers from a cache of that age, in which a new topic is missing.
+	opts, err := cfg.withDefaults().clientOpts(kgo.MetadataMinAge(10 * time.Millisecond))
 	if err != nil {
 		return err
 	}
@@ -36,24 +37,36 @@ func Provision(ctx context.Context, cfg Config, topics []Topic) error {
 		return fmt.Errorf("provision: %w", err)
 	}
 	defer cl.Close()
-	admin := kadm.NewClient(cl)
-	missing, err := compare(ctx, admin, topics)
-	if err != nil {
-		return fmt.Errorf("provision: %w", err)
-	}
-	for _, t := range missing {
-		err := create(ctx, admin, t)
-		if errors.Is(err, kerr.TopicAlreadyExists) { // another run came first: let it be judged
-			_, err = compare(ctx, admin, []Topic{t})
-		}
-		if err != nil {
-			return fmt.Errorf("provision: create topic %s: %w", t.Name, err)
-		}
-	}
-	if err := correctRetention(ctx, admin, topics); err != nil {
+	if err := provision(ctx, kadm.NewClient(cl), topics); err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
 	return nil
+}
+
+func provision(ctx context.Context, admin *kadm.Client, topics []Topic) error {
+	missing, err := compare(ctx, admin, topics)
+	if err != nil {
+		return err
+	}
+	for _, t := range missing {
+		// Another run may have come first; whether with the same count, the next look says.
+		if err := create(ctx, admin, t); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create topic %s: %w", t.Name, err)
+		}
+	}
+	for len(missing) > 0 { // a created topic reaches the brokers a little later
+		if missing, err = compare(ctx, admin, missing); err != nil {
+			return err
+		}
+		if len(missing) > 0 {
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return correctRetention(ctx, admin, topics)
 }
 
 // compare returns the topics that do not exist, and an error if one exists otherwise.

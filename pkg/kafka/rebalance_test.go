@@ -117,31 +117,49 @@ func TestConsumer_Revoke(t *testing.T) {
 
 	t.Run("a storm of members joining and leaving loses nothing and keeps the order", func(t *testing.T) {
 		t.Parallel()
-		addrs := brokers(t)
-		topic, group := newTopic(t, addrs, 6), unique(t, "group")
-		rec, only := newRecorder(), &exclusive{t: t, active: map[string]string{}}
-		cfg := kafka.Config{Brokers: addrs, Group: group}
-		join := func(name string) *running {
-			return consume(t, cfg, &member{name: name, all: rec, only: only}, nil, topic)
-		}
-		stay := join("stays")
-		for i := range 5 {
-			publish(t, addrs, numbered(topic, i*100, 100, keys(30)...)...)
-			other := join(fmt.Sprint("guest ", i))
-			rec.waitFor(t, (i+1)*3000)
-			if err := other.stop(t); err != nil {
-				t.Errorf("guest: %v", err)
-			}
-		}
-		if err := stay.stop(t); err != nil {
-			t.Errorf("stays: %v", err)
-		}
-		rec.inOrder(t)
-		once(t, rec)
-		if got := sum(committed(t, addrs, group, topic)); got != 15000 {
-			t.Errorf("committed: got %d, want 15000", got)
-		}
+		storm(t, kafka.Config{Brokers: brokers(t), Group: unique(t, "group")})
 	})
+
+	t.Run("likewise where the brokers assign the partitions (KIP-848)", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t, kfake.BrokerConfigs(map[string]string{"group.consumer.min.heartbeat.interval.ms": "1"}))
+		cfg := kafka.Config{Brokers: cluster.ListenAddrs(), Group: unique(t, "group"), Opts: []kgo.Opt{kgo.ServerSideBalancer()}}
+		cluster.SetGroupConfigs(cfg.Group, map[string]string{"consumer.heartbeat.interval.ms": "50"})
+		storm(t, cfg)
+	})
+}
+
+// storm lets five members come and go beside one that stays. Each is stopped while it has
+// work, after it has done some.
+func storm(t *testing.T, cfg kafka.Config) {
+	t.Helper()
+	topic := newTopic(t, cfg.Brokers, 6)
+	rec, only := newRecorder(), &exclusive{t: t, active: map[string]string{}}
+	join := func(name string, worked func()) *running {
+		work := func(context.Context, event.Batch) error { worked(); return nil }
+		return consume(t, cfg, &member{name: name, all: rec, only: only, work: work}, nil, topic)
+	}
+	stay := join("stays", func() {})
+	for i := range 5 {
+		publish(t, cfg.Brokers, numbered(topic, 2*i*50, 50, keys(30)...)...)
+		worked := make(chan struct{}, 1000)
+		other := join(fmt.Sprint("guest ", i), func() { worked <- struct{}{} })
+		eventually(t, "partitions for the guest", func() bool { return len(other.Queued()) > 0 })
+		publish(t, cfg.Brokers, numbered(topic, (2*i+1)*50, 50, keys(30)...)...)
+		<-worked
+		if err := other.stop(t); err != nil {
+			t.Errorf("guest: %v", err)
+		}
+	}
+	rec.waitFor(t, 15_000)
+	if err := stay.stop(t); err != nil {
+		t.Errorf("stays: %v", err)
+	}
+	rec.inOrder(t)
+	once(t, rec)
+	if got := sum(committed(t, cfg.Brokers, cfg.Group, topic)); got != 15_000 {
+		t.Errorf("committed: got %d, want 15000", got)
+	}
 }
 
 // once fails if anything was done twice: no member was killed.

@@ -37,32 +37,36 @@ func startSend(tracer trace.Tracer, r *event.Record) (trace.Span, []event.Header
 	if !span.IsRecording() {
 		return nil, r.Headers // our own sampler decided otherwise
 	}
-	span.SetAttributes(
+	return span, event.WithSpanContext(r.Headers, span.SpanContext())
+}
+
+// endSend ends a span with the broker's answer. All attributes are set here, in one go.
+func endSend(span trace.Span, r *kgo.Record, err error) {
+	attrs := make([]attribute.KeyValue, 0, 8)
+	attrs = append(attrs,
 		semconv.MessagingSystemKafka,
 		semconv.MessagingOperationName("send"),
 		semconv.MessagingOperationTypeSend,
 		semconv.MessagingDestinationName(r.Topic),
 	)
-	if id := r.Header(event.HeaderID); id != nil {
-		span.SetAttributes(semconv.MessagingMessageID(printable(id)))
-	}
 	if r.Key != nil {
-		span.SetAttributes(semconv.MessagingKafkaMessageKey(printable(r.Key)))
+		attrs = append(attrs, semconv.MessagingKafkaMessageKey(printable(r.Key)))
 	}
-	return span, event.WithSpanContext(r.Headers, span.SpanContext())
-}
-
-// endSend ends a span with the broker's answer.
-func endSend(span trace.Span, r *kgo.Record, err error) {
-	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
-		span.SetAttributes(errorType(err))
-	} else {
-		span.SetAttributes(
+	for _, h := range r.Headers {
+		if h.Key == event.HeaderID {
+			attrs = append(attrs, semconv.MessagingMessageID(printable(h.Value)))
+			break
+		}
+	}
+	if err == nil {
+		attrs = append(attrs,
 			semconv.MessagingDestinationPartitionID(strconv.Itoa(int(r.Partition))),
-			semconv.MessagingKafkaOffset(int(r.Offset)),
-		)
+			semconv.MessagingKafkaOffset(int(r.Offset)))
+	} else {
+		attrs = append(attrs, errorType(err))
+		span.SetStatus(codes.Error, err.Error())
 	}
+	span.SetAttributes(attrs...)
 	span.End()
 }
 

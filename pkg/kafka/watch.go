@@ -30,10 +30,15 @@ func (c *Consumer) watch(ctx context.Context, cl *kgo.Client) {
 func (c *Consumer) look(ctx context.Context, cl *kgo.Client, missing map[string]bool) {
 	bounded, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
-	offsets, err := kadm.NewClient(cl).ListCommittedOffsets(bounded, c.topics...)
-	if err != nil && ctx.Err() == nil {
-		c.cfg.Log.Warn("the brokers do not answer, trying again", "group", c.cfg.Group, "brokers", c.cfg.Brokers, "error", err)
+	// A ping says at once what is wrong; other requests are first tried for a while.
+	if err := cl.Ping(bounded); err != nil {
+		if ctx.Err() == nil {
+			c.cfg.Log.Warn("the brokers do not answer, trying again", "group", c.cfg.Group, "brokers", c.cfg.Brokers, "error", err)
+		}
+		return
 	}
+	// The error is left to the next ping: what could not be listed is not in the list.
+	offsets, _ := kadm.NewClient(cl).ListCommittedOffsets(bounded, c.topics...)
 	for _, topic := range c.topics {
 		c.noteMissing(topic, offsets, missing)
 	}

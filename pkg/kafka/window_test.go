@@ -54,7 +54,7 @@ func TestProducer_AFailureIsNotNoticedBeforeAllIsPlaced(t *testing.T) {
 	asleep, wake := make(chan struct{}), make(chan struct{})
 	hook := &slowPlacing{failed: make(chan struct{})}
 	p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{
-		kgo.WithHooks(hook),
+		kgo.WithHooks(hook), kgo.MetadataMinAge(10 * time.Millisecond), kgo.MetadataMaxAge(50 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration {
 			if armed.CompareAndSwap(true, false) {
 				close(asleep)

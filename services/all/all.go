@@ -177,10 +177,12 @@ func (s *Shop) open(ctx context.Context, cfg Config) error {
 	if err := s.writeURLs(cfg.URLFile); err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(cfg.URLFile) }() // what it names is gone then
 	s.banner(cfg, time.Since(begun))
 	if cfg.Started != nil {
 		cfg.Started(s)
 	}
 	load.run(ctx, cfg.Load)
+	<-ctx.Done() // without load there is nothing to do
 	return nil
 }

@@ -21,6 +21,9 @@ import (
 // offsets are positions by topic and partition.
 type offsets map[string]map[int32]int64
 
+// topics are those of the shop's events.
+var topics = []string{schemas.TopicOrders, schemas.TopicInventory, schemas.TopicEmails}
+
 // consumed are the topics of each service.
 var consumed = map[string]string{"order": schemas.TopicInventory, "inventory": schemas.TopicOrders, "email": schemas.TopicOrders}
 
@@ -33,18 +36,17 @@ func (s *shop) useOwnGroups() {
 	}
 	prefix := "test-" + rand.Text()[:10]
 	s.cfg.Environ["KAFKA_GROUP"] = prefix
-	var topics []kafka.Topic
+	var all []kafka.Topic
 	for _, t := range schemas.Topics() {
-		topics = append(topics, kafka.Topic(t))
+		all = append(all, kafka.Topic(t))
 	}
-	if err := kafka.Provision(s.Context(), kafka.Config{Brokers: strings.Split(brokers, ",")}, topics); err != nil {
+	if err := kafka.Provision(s.Context(), kafka.Config{Brokers: strings.Split(brokers, ",")}, all); err != nil {
 		s.Fatal(err)
 	}
-	admin := adminOf(s, brokers)
-	s.starts = ends(s, admin)
-	s.rewind(admin, func(service string) string { return prefix + "-" + service })
+	s.starts = s.ends(topics...)
+	s.rewind()
 	s.Cleanup(func() {
-		ctx := context.Background()
+		ctx, admin := context.Background(), s.admin()
 		for service, topic := range consumed {
 			group := prefix + "-" + service
 			if _, err := admin.DeleteGroup(ctx, group); err != nil {
@@ -56,58 +58,54 @@ func (s *shop) useOwnGroups() {
 }
 
 // rewind sets the groups to where this test's records begin. No shop must run.
-func (s *shop) rewind(admin *kadm.Client, group func(service string) string) {
+func (s *shop) rewind() {
 	s.Helper()
 	for service, topic := range consumed {
 		at := kadm.Offsets{}
-		for p, offset := range s.start0(topic) {
-			at.AddOffset(topic, p, offset, -1)
+		for p := range s.ends(topic)[topic] {
+			at.AddOffset(topic, p, s.starts[topic][p], -1)
 		}
-		if err := admin.CommitAllOffsets(s.Context(), group(service), at); err != nil {
+		if err := s.admin().CommitAllOffsets(s.Context(), s.group(service), at); err != nil {
 			s.Fatal(err)
 		}
 	}
 }
 
-// start0 is where a topic's records of this test begin.
-func (s *shop) start0(topic string) map[int32]int64 {
-	if s.starts != nil {
-		return s.starts[topic]
+// group is the consumer group of a service, whether the shop runs or not.
+func (s *shop) group(service string) string {
+	if prefix := s.cfg.Environ["KAFKA_GROUP"]; prefix != "" {
+		return prefix + "-" + service
 	}
-	zero := map[int32]int64{}
-	for _, t := range schemas.Topics() {
-		for p := range t.Partitions {
-			if t.Name == topic {
-				zero[p] = 0
-			}
-		}
-	}
-	return zero
+	return service
 }
 
-// admin speaks to the shop's broker.
-func (s *shop) admin() *kadm.Client {
+// kafka speaks to the broker that the shop uses, or used when it last ran.
+func (s *shop) kafka(opts ...kgo.Opt) *kgo.Client {
 	s.Helper()
-	return adminOf(s, s.URLs.Kafka)
-}
-
-func adminOf(s *shop, brokers string) *kadm.Client {
-	s.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DisableClientMetrics())
+	brokers := s.cfg.Environ["KAFKA_BROKERS"]
+	if brokers == "" {
+		brokers = s.URLs.Kafka
+	}
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DisableClientMetrics())...)
 	if err != nil {
 		s.Fatal(err)
 	}
+	return cl
+}
+
+func (s *shop) admin() *kadm.Client {
+	s.Helper()
+	cl := s.kafka()
 	s.Cleanup(cl.Close)
 	return kadm.NewClient(cl)
 }
 
-// ends are where the topics end.
-func ends(s *shop, admin *kadm.Client, topics ...string) offsets {
+// ends are where topics end.
+func (s *shop) ends(topics ...string) offsets {
 	s.Helper()
-	if len(topics) == 0 {
-		topics = []string{schemas.TopicOrders, schemas.TopicInventory, schemas.TopicEmails}
-	}
-	listed, err := admin.ListEndOffsets(s.Context(), topics...)
+	cl := s.kafka()
+	defer cl.Close()
+	listed, err := kadm.NewClient(cl).ListEndOffsets(s.Context(), topics...)
 	if err == nil {
 		err = listed.Error()
 	}
@@ -127,10 +125,10 @@ func ends(s *shop, admin *kadm.Client, topics ...string) offsets {
 // dump reads all records of a topic that are this test's, each partition in its order.
 func (s *shop) dump(topic string) (records []*kgo.Record) {
 	s.Helper()
-	end := ends(s, s.admin(), topic)[topic]
+	end := s.ends(topic)[topic]
 	from, left := map[int32]kgo.Offset{}, map[int32]int64{}
 	for p, e := range end {
-		begin := s.start0(topic)[p] // 0 for a topic of this test's own
+		begin := s.starts[topic][p] // 0 for a topic of this test's own
 		if begin < e {
 			from[p], left[p] = kgo.NewOffset().At(begin), e
 		}
@@ -138,11 +136,7 @@ func (s *shop) dump(topic string) (records []*kgo.Record) {
 	if len(left) == 0 {
 		return nil
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
-	if err != nil {
-		s.Fatal(err)
-	}
+	cl := s.kafka(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
@@ -166,7 +160,7 @@ func (s *shop) dump(topic string) (records []*kgo.Record) {
 // deadLetters reads the copies of a group's dead letters.
 func (s *shop) deadLetters(service string) []*kgo.Record {
 	s.Helper()
-	return s.dump(inbox.DeadLetterTopic(consumed[service], s.Group(service)))
+	return s.dump(inbox.DeadLetterTopic(consumed[service], s.group(service)))
 }
 
 func header(r *kgo.Record, name string) string {
@@ -231,10 +225,7 @@ func (s *shop) factsOf(topic, key string) (all []fact) {
 // write writes records as a producer that is not ours.
 func (s *shop) write(records ...*kgo.Record) {
 	s.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.URLs.Kafka, ",")...), kgo.DisableClientMetrics())
-	if err != nil {
-		s.Fatal(err)
-	}
+	cl := s.kafka()
 	defer cl.Close()
 	for _, r := range records {
 		s.own(string(r.Key))
@@ -250,13 +241,13 @@ func (s *shop) quiet() {
 	s.Helper()
 	admin := s.admin()
 	eventually(s, "the shop is quiet", func() bool {
-		before := ends(s, admin)
+		before := s.ends(topics...)
 		// The order matters: what is taken either waits or is done, and what is done has left
 		// its events in the outbox. If the topics end where they did, none of them was new.
 		if !s.caughtUp(admin, before) || s.anyWaits() || s.anyUnpublished() {
 			return false
 		}
-		after := ends(s, admin)
+		after := s.ends(topics...)
 		for topic, partitions := range before {
 			for p, end := range partitions {
 				if after[topic][p] != end {
@@ -271,7 +262,7 @@ func (s *shop) quiet() {
 func (s *shop) caughtUp(admin *kadm.Client, to offsets) bool {
 	s.Helper()
 	for service, topic := range consumed {
-		committed, err := admin.FetchOffsets(s.Context(), s.Group(service))
+		committed, err := admin.FetchOffsets(s.Context(), s.group(service))
 		if err != nil {
 			s.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func (s *shop) check(orders ...accepted) {
 func (s *shop) checkCancelled(cancels map[string]string, orders ...accepted) {
 	s.Helper()
 	c := &checker{shop: s, facts: map[string][]fact{}, cancels: cancels, mails: s.Mailbox().Messages()}
-	for _, topic := range []string{schemas.TopicOrders, schemas.TopicInventory, schemas.TopicEmails} {
+	for _, topic := range topics {
 		c.facts[topic] = firstSights(s.facts(topic))
 		c.versionsRise(topic)
 	}

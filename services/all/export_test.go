@@ -2,11 +2,11 @@ package all
 
 import "example.com/keyline/pkg/embedded"
 
-// Mailbox is where the shop's mails arrive.
+// Mailbox is where the shop's mails arrive; nil if they go elsewhere.
 func (s *Shop) Mailbox() *embedded.Mailbox { return s.parts.mailbox }
 
-// DatabaseURL is the database of one service.
-func (s *Shop) DatabaseURL(service string) string { return s.parts.forService(service)["DATABASE_URL"] }
+// Dir is the folder of everything that is embedded.
+func (s *Shop) Dir() string { return s.parts.dir }
 
-// Group is the consumer group of one service.
-func (s *Shop) Group(service string) string { return s.parts.group(service) }
+// DatabaseURL is the database of one service.
+var DatabaseURL = databaseURL

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/services/all"
 )
 
@@ -50,7 +51,8 @@ type shop struct {
 	*all.Shop // the running one
 	cfg       all.Config
 	client    *http.Client
-	stopped   func() error // stops it and returns what Run returned
+	stopped   func() error      // stops it and returns what Run returned
+	mailbox   *embedded.Mailbox // beside the shop; nil: its own
 
 	mu     sync.Mutex
 	mine   map[string]bool // the keys of this test's records
@@ -104,6 +106,14 @@ func (s *shop) run() (opened <-chan *all.Shop, ended <-chan error) {
 		return <-end
 	})
 	return open, end
+}
+
+// Mailbox is where the shop's mails arrive.
+func (s *shop) Mailbox() *embedded.Mailbox {
+	if s.mailbox != nil {
+		return s.mailbox
+	}
+	return s.Shop.Mailbox()
 }
 
 // stop stops the shop and wants that to be clean.
@@ -162,10 +172,19 @@ func (s *shop) useOwnSchemas() {
 
 var services = []string{"order", "inventory", "email"}
 
+// databaseURL is the database of a service, whether the shop runs or not.
+func (s *shop) databaseURL(service string) string {
+	dir := s.cfg.Data
+	if dir == "" {
+		dir = s.Dir()
+	}
+	return all.DatabaseURL(s.cfg.Environ["DATABASE_URL"], dir, service)
+}
+
 // count counts the rows of a service's table.
 func (s *shop) count(service, table string) (rows int) {
 	s.Helper()
-	d, err := db.Open(db.Config{URL: s.DatabaseURL(service)})
+	d, err := db.Open(db.Config{URL: s.databaseURL(service)})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -179,7 +198,7 @@ func (s *shop) count(service, table string) (rows int) {
 // hold keeps a service from its database until release is called.
 func (s *shop) hold(service string) (release func()) {
 	s.Helper()
-	d, err := db.Open(db.Config{URL: s.DatabaseURL(service)})
+	d, err := db.Open(db.Config{URL: s.databaseURL(service)})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -188,7 +207,7 @@ func (s *shop) hold(service string) (release func()) {
 		defer d.Close()
 		done <- d.Once(context.Background(), func(ctx context.Context, tx *db.Tx) error {
 			var err error
-			if strings.HasPrefix(s.DatabaseURL(service), "postgres") { // SQLite's lock is had by the beginning
+			if strings.HasPrefix(s.databaseURL(service), "postgres") { // SQLite's lock is had by the beginning
 				_, err = tx.Exec(ctx, "lock table inbox in access exclusive mode")
 			}
 			held <- err
@@ -248,6 +267,16 @@ func (s *shop) send(method, path string, body any, header ...string) answer {
 
 func (s *shop) sendTo(base, method, path string, body any, header ...string) answer {
 	s.Helper()
+	a, err := s.try(base, method, path, body, header...)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return a
+}
+
+// try is sendTo where there may be no answer.
+func (s *shop) try(base, method, path string, body any, header ...string) (answer, error) {
+	s.Helper()
 	text, ok := body.(string)
 	if !ok && body != nil {
 		b, err := json.Marshal(body)
@@ -268,14 +297,11 @@ func (s *shop) sendTo(base, method, path string, body any, header ...string) ans
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		s.Fatal(err)
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	all, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(all)}
+	return answer{resp.StatusCode, resp.Header, string(all)}, err
 }
 
 // want fails the test unless the answer has the status.

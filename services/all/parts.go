@@ -36,8 +36,8 @@ type parts struct {
 }
 
 // startParts starts what no variable names a real one for. After an error nothing runs.
-func startParts(cfg Config, front string, log *slog.Logger) (p *parts, err error) {
-	p = &parts{environ: maps.Clone(cfg.Environ), dir: cfg.Data, kept: cfg.Data != ""}
+func startParts(cfg Config, front string, log *slog.Logger) (started *parts, err error) {
+	p := &parts{environ: maps.Clone(cfg.Environ), dir: cfg.Data, kept: cfg.Data != ""}
 	if p.environ == nil {
 		p.environ = map[string]string{}
 	}

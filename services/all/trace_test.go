@@ -42,7 +42,7 @@ func TestOneTrace(t *testing.T) {
 	s.mails(o.OrderID, 1)
 	spans := s.trace(o.TraceID, len(wantTrace))
 	facts := map[string]fact{} // by ID
-	for _, topic := range []string{schemas.TopicOrders, schemas.TopicInventory, schemas.TopicEmails} {
+	for _, topic := range topics {
 		for _, f := range s.factsOf(topic, o.OrderID) {
 			facts[f.id] = f
 		}
@@ -224,7 +224,7 @@ func messaging(s *shop, span sdktrace.ReadOnlySpan, f fact) map[string]string {
 		"messaging.kafka.message.key":        f.key(),
 	}
 	if operation == "process" {
-		want["messaging.consumer.group.name"] = s.Group(resource(span))
+		want["messaging.consumer.group.name"] = s.group(resource(span))
 		want["attempt"] = "1"
 	}
 	return want

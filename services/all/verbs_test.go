@@ -226,3 +226,5 @@ func (s *shop) operate(service string, id int64, verb string, body any) answer {
 	s.Helper()
 	return s.sendTo(s.URLs.Admin, "POST", fmt.Sprintf("/%s/admin/waiting/%d/%s", service, id, verb), body)
 }
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,6 +1,7 @@
 package email
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,7 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	if cfg.Username != "" {
 		opts = append(opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(cfg.Username), gomail.WithPassword(cfg.Password))
 	}
+	cfg.TLS = cmp.Or(cfg.TLS, "auto")
 	encryption, err := encryption(cfg)
 	if err != nil {
 		return nil, err

@@ -108,7 +108,7 @@ func (s shelf) reserve(o schemas.OrderPlaced, cause string, at time.Time) (r Res
 			available = stock.Available()
 		}
 		if available < int64(l.Quantity) {
-			missing = append(missing, schemas.MissingLine{SKU: l.SKU, Requested: l.Quantity, Available: int(min(available, MaxQuantity))})
+			missing = append(missing, schemas.MissingLine{SKU: l.SKU, Requested: l.Quantity, Available: int(available)})
 		}
 	}
 	if missing != nil {

@@ -37,8 +37,25 @@ func lockReservations(ctx context.Context, tx *db.Tx, orderIDs []string) (map[st
 	return known, nil
 }
 
-// saveReservations writes reservations, new ones and changed ones.
+// saveReservations writes reservations, new ones and changed ones. A new one that another
+// transaction has made meanwhile is an error, and must not be written over: the stock it
+// holds would be lost. Tried again, the event finds it.
 func saveReservations(ctx context.Context, tx *db.Tx, all []Reservation) error {
+	var made, changed []Reservation
+	for _, r := range all {
+		if r.Version == 1 {
+			made = append(made, r)
+		} else {
+			changed = append(changed, r)
+		}
+	}
+	if err := writeReservations(ctx, tx, made, ""); err != nil {
+		return err
+	}
+	return writeReservations(ctx, tx, changed, `on conflict (order_id) do update set state = excluded.state, lines = excluded.lines, version = excluded.version`)
+}
+
+func writeReservations(ctx context.Context, tx *db.Tx, all []Reservation, tail string) error {
 	if len(all) == 0 {
 		return nil
 	}
@@ -51,7 +68,7 @@ func saveReservations(ctx context.Context, tx *db.Tx, all []Reservation) error {
 		}
 		ids[i], states[i], lines[i], versions[i] = r.OrderID, string(r.State), string(text), r.Version
 	}
-	err := tx.InsertAll(ctx, "reservation", `on conflict (order_id) do update set state = excluded.state, lines = excluded.lines, version = excluded.version`,
+	err := tx.InsertAll(ctx, "reservation", tail,
 		db.Column{Name: "order_id", Values: ids}, db.Column{Name: "state", Values: states}, db.Column{Name: "lines", Values: lines}, db.Column{Name: "version", Values: versions})
 	if err != nil {
 		return fmt.Errorf("save reservations: %w", err)

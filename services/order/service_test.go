@@ -12,7 +12,6 @@ import (
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
-	"example.com/keyline/schemas"
 	"example.com/keyline/services/order"
 )
 
@@ -437,5 +436,3 @@ func TestService_metrics(t *testing.T) {
 		}
 	}
 }
-
-var _ = schemas.TopicOrders

@@ -1,0 +1,116 @@
+// Bench measures what the shared packages cost beside the libraries they stand on, and prints
+// a table: B1 codec, B2 trace, B3 publish, B4 consume.
+//
+// It is a program and not a set of testing.B functions because a figure of one side alone says
+// little on a shared machine: all sides of a piece of work run in one process, in turn, ours
+// before and after the others, for several rounds, and the ratio is taken round by round.
+// Times are comparable only as such ratios; allocations are comparable between runs.
+//
+//	go run .            all of it, saved in results/ and compared with what was saved last
+//	go run . -quick     does it still run? one short round, nothing saved
+//	go run . -only B2   one part, nothing saved
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+)
+
+func main() {
+	var o options
+	broker := flag.Bool("broker", false, "be the broker of another run (used by the program itself)")
+	flag.BoolVar(&o.quick, "quick", false, "one short round, nothing saved")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each piece of work")
+	flag.StringVar(&o.only, "only", "", "begin of the names of the works to run, such as B2; nothing saved")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	run := o.run
+	if *broker {
+		run = serveBroker
+	}
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	quick  bool
+	rounds int
+	only   string
+}
+
+// run measures, prints and saves.
+func (o options) run(ctx context.Context) error {
+	if o.rounds < 1 {
+		return errors.New("-rounds is at least 1")
+	}
+	if err := checkSeams(); err != nil {
+		return err
+	}
+	p := plan{rounds: o.rounds, span: 100 * time.Millisecond, produced: 100_000, consumed: 300_000}
+	if o.quick {
+		p = plan{rounds: 1, span: time.Millisecond, produced: 5_000, consumed: 5_000}
+	}
+	rep := report{Date: time.Now().UTC().Format(time.RFC3339), LoadBefore: load()}
+	var err error
+	if rep.Machine, err = readMachine(ctx); err != nil {
+		return err
+	}
+	rig, err := newRig(ctx, p)
+	if err != nil {
+		return err
+	}
+	rep.Rows, err = o.measure(ctx, rig)
+	if err := errors.Join(err, rig.close()); err != nil {
+		return err
+	}
+	rep.LoadAfter = load()
+	before, err := lastReport()
+	if err != nil {
+		return err
+	}
+	text := rep.text(before)
+	fmt.Print(text)
+	if o.quick || o.only != "" {
+		return nil
+	}
+	return rep.save(text)
+}
+
+// parts make their works only when they are asked for: some fill topics first.
+var parts = []struct {
+	name  string
+	works func(context.Context, *rig) ([]work, error)
+}{{"B1", codecWorks}, {"B2", traceWorks}, {"B3", publishWorks}, {"B4", consumeWorks}}
+
+func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
+	for _, part := range parts {
+		if !strings.HasPrefix(o.only, part.name) && !strings.HasPrefix(part.name, o.only) {
+			continue
+		}
+		works, err := part.works(ctx, rig)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", part.name, err)
+		}
+		for _, w := range works {
+			if !strings.HasPrefix(w.name, o.only) {
+				continue
+			}
+			fmt.Fprintln(os.Stderr, w.name)
+			measured, err := rig.plan.measure(ctx, w)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", w.name, err)
+			}
+			rows = append(rows, measured...)
+		}
+	}
+	return rows, nil
+}

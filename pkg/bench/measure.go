@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// work is what several sides do, ours first.
+type work struct {
+	name  string
+	rate  bool // compared by records per second of the clock, not by ns of the processor
+	n     int  // operations of one run; 0: as many as fill the plan's span
+	sides []side
+}
+
+// side is one way to do a work.
+type side struct {
+	name string
+	gate string // what ours has to be beside it
+	// run does n operations between w.start and w.stop.
+	run func(ctx context.Context, n int, w *watch) error
+}
+
+// each is a side that does one operation after the other.
+func each(name, gate string, op func(i int) error) side {
+	return side{name, gate, func(_ context.Context, n int, w *watch) error {
+		w.start()
+		defer w.stop()
+		for i := range n {
+			if err := op(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+// started is when the program was.
+var started = time.Now()
+
+// watch measures one run: what the clock, the processor and the allocator say of it.
+type watch struct {
+	began, ended  time.Time
+	busy, done    time.Duration
+	before, after runtime.MemStats
+}
+
+func (w *watch) start() {
+	runtime.ReadMemStats(&w.before)
+	w.busy, w.began = cpuTime(), time.Now()
+}
+
+func (w *watch) stop() {
+	w.ended, w.done = time.Now(), cpuTime()
+	runtime.ReadMemStats(&w.after)
+}
+
+// sample is one run, per operation; wall and cpu in ns.
+type sample struct{ wall, cpu, allocs, bytes float64 }
+
+func (w *watch) sample(n int) sample {
+	return sample{
+		wall:   float64(w.ended.Sub(w.began)) / float64(n),
+		cpu:    float64(w.done-w.busy) / float64(n),
+		allocs: float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
+		bytes:  float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
+	}
+}
+
+// plan says how much is measured.
+type plan struct {
+	rounds   int
+	span     time.Duration // of one run of a work without n
+	produced int           // records of one run
+	consumed int
+}
+
+// measure returns a row for each of the other sides. Ours runs before and after them in every
+// round, so that a machine that gets slower or faster on the way favours nobody.
+func (p plan) measure(ctx context.Context, w work) ([]row, error) {
+	n := make([]int, len(w.sides))
+	for i, s := range w.sides {
+		var err error
+		if n[i], err = p.calibrate(ctx, w, s); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	samples := make([][]sample, len(w.sides)) // of each side, by round
+	for range p.rounds {
+		for i := range w.sides {
+			s, err := once(ctx, w.sides[i], n[i])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", w.sides[i].name, err)
+			}
+			samples[i] = append(samples[i], s)
+		}
+		again, err := once(ctx, w.sides[0], n[0])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.sides[0].name, err)
+		}
+		last := &samples[0][len(samples[0])-1]
+		*last = mean(*last, again)
+	}
+	return w.rows(samples), nil
+}
+
+// calibrate finds how many operations fill the plan's span, and warms the side up.
+func (p plan) calibrate(ctx context.Context, w work, s side) (int, error) {
+	if w.n > 0 {
+		return w.n, nil
+	}
+	for n := 1; ; n *= 4 {
+		got, err := once(ctx, s, n)
+		if err != nil {
+			return 0, err
+		}
+		if took := got.wall * float64(n); took > float64(p.span)/10 {
+			return max(1, int(float64(p.span)/got.wall)), nil
+		}
+	}
+}
+
+func once(ctx context.Context, s side, n int) (sample, error) {
+	if err := ctx.Err(); err != nil {
+		return sample{}, err
+	}
+	runtime.GC() // what the side before left behind is not this one's to clean up
+	var w watch
+	if err := s.run(ctx, n, &w); err != nil {
+		return sample{}, err
+	}
+	return w.sample(n), nil
+}

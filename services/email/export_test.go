@@ -1,0 +1,34 @@
+package email
+
+import (
+	"log/slog"
+	"net/http"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/pkg/outbox"
+)
+
+// What the tests use beside what is exported.
+var (
+	Migrations = migrations
+	Payloads   = payloads
+	OpenAPI    = openAPI
+	Money      = money
+)
+
+func New(d *db.DB, o *outbox.Outbox, cfg SMTPConfig, tracer trace.Tracer, log *slog.Logger) (*Service, error) {
+	m, err := newMailer(cfg, tracer)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{db: d, outbox: o, mailer: m, log: log}, nil
+}
+
+func (s *Service) Register(in *inbox.Inbox) { s.register(in) }
+
+func (s *Service) Routes() map[string]http.HandlerFunc { return s.routes() }
+
+func (s *Service) Mux() *http.ServeMux { return s.mux() }

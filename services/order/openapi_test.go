@@ -1,0 +1,43 @@
+package order_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/services/order"
+)
+
+// That answers are as the file promises is checked with every request of the tests, in
+// rig.do.
+
+func TestOpenAPI_routes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t).serve()
+	file := readSpec(order.OpenAPI)
+	if diff := cmp.Diff(file.routes(), slices.Sorted(maps.Keys(r.Routes(r.keys)))); diff != "" {
+		t.Errorf("openapi.yaml and the routes differ: %s", diff)
+	}
+	for _, probe := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/openapi.yaml"} {
+		r.do("GET", probe, "")
+	}
+	if got := r.do("GET", "/openapi.yaml", "").text; got != string(order.OpenAPI) {
+		t.Errorf("/openapi.yaml answers %d bytes, want the file", len(got))
+	}
+}
+
+func TestOpenAPI_examples(t *testing.T) {
+	t.Parallel()
+	file, n := readSpec(order.OpenAPI), 0
+	file.examples(map[string]any(file), "", func(at string, schema map[string]any, example any) {
+		n++
+		if err := file.check(schema, example, "the example"); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+	})
+	if n < 15 {
+		t.Errorf("only %d examples were found", n)
+	}
+}
