@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -82,13 +84,23 @@ type found struct {
 	due   int64
 }
 
-func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int) ([]found, error) {
-	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, value,
+// find lists waiting events, and their values only if they are to be shown whole.
+func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int, whole bool) ([]found, error) {
+	for _, text := range []string{f.State, f.Topic, f.Type, f.Reason} {
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return nil, refusal{http.StatusBadRequest, "state, topic, type and reason must be plain text"}
+		}
+	}
+	value := `null`
+	if whole {
+		value = `value`
+	}
+	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`,
 			e.type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at
 		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
-		where e.group_name = $1 and e.seq > $2 and ($3 = '' or `+stateOf+` = $3) and ($4 = '' or e.topic = $4) and ($5 = '' or e.key = $6)
+		where e.group_name = $1 and e.seq > $2 and ($3 = '' or `+stateOf+` = $3) and ($4 = '' or e.topic = $4) and ($5 or e.key = $6)
 			and ($7 = '' or e.type = $7) and ($8 = '' or e.reason = $8)
-		order by e.seq`+fmt.Sprintf(` limit %d`, limit), in.cfg.Group, after, f.State, f.Topic, f.Key, []byte(f.Key), f.Type, f.Reason)
+		order by e.seq`+fmt.Sprintf(` limit %d`, limit), in.cfg.Group, after, f.State, f.Topic, f.Key == "", []byte(f.Key), f.Type, f.Reason)
 	return db.Collect(rows, err, func(r *sql.Rows, one *found) error {
 		return scanItem(scanner(func(dest ...any) error { return r.Scan(append([]any{&one.state, &one.due}, dest...)...) }), &one.item)
 	})
@@ -111,7 +123,7 @@ func (in *Inbox) serveList(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := filter{State: q.Get("state"), Topic: q.Get("topic"), Key: q.Get("key"), Type: q.Get("type"), Reason: q.Get("reason")}
-	all, err := in.find(r.Context(), f, int64(after), limit)
+	all, err := in.find(r.Context(), f, int64(after), limit, false)
 	if err != nil {
 		in.problem(w, r, err)
 		return
@@ -135,7 +147,7 @@ func (in *Inbox) serveShow(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, "id must be a number")
 		return
 	}
-	one, err := in.find(r.Context(), filter{}, id-1, 1)
+	one, err := in.find(r.Context(), filter{}, id-1, 1, true)
 	switch {
 	case err != nil:
 		in.problem(w, r, err)
@@ -232,7 +244,7 @@ func (in *Inbox) serveRedriveAll(w http.ResponseWriter, r *http.Request) {
 	if req.Filter.State == "" {
 		req.Filter.State = string(dead)
 	}
-	all, err := in.find(r.Context(), req.Filter, 0, req.Limit)
+	all, err := in.find(r.Context(), req.Filter, 0, req.Limit, false)
 	if err != nil {
 		in.problem(w, r, err)
 		return

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"example.com/keyline/pkg/codec"
 )
@@ -90,18 +89,24 @@ func (in *Inbox) backoff(attempts int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// maxError bounds what is kept of an error's text, in bytes.
-const maxError = 1000
+// The bounds of what is kept of an error's text, and shown of a key, in bytes.
+const (
+	maxError = 1000
+	maxShown = 100
+)
 
 func errorText(err error) string {
-	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "")
-	if len(text) > maxError {
-		text = text[:maxError]
-		for !utf8.ValidString(text) {
-			text = text[:len(text)-1]
-		}
+	return cut(strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", ""), maxError)
+}
+
+// short is a key for the log: any producer can write a long one.
+func short(key string) string { return cut(key, maxShown) }
+
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
 	}
-	return text
+	return strings.ToValidUTF8(text[:n], "")
 }
 
 // guard turns a handler's panic into an error, so that it delays one key like any other.

@@ -37,8 +37,8 @@ type Config struct {
 	// MaxBackoff caps the pause between two attempts, which begins at 100 ms and doubles;
 	// 60 s if 0.
 	MaxBackoff time.Duration `env:"RETRY_MAX_BACKOFF" envDefault:"60s"`
-	// Claim is how long a slow effect may take before another worker may take its key over;
-	// 60 s if 0.
+	// Claim is how long a slow effect may take; 60 s if 0. While it runs its claim is renewed:
+	// after a crash another worker takes the key over within a sixth of this time.
 	Claim time.Duration `env:"-"`
 	// Workers is how many events of waiting keys run at a time; 16 if 0.
 	Workers int `env:"-"`
@@ -73,6 +73,9 @@ type Inbox struct {
 func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error) {
 	if cfg.Group == "" {
 		return nil, errors.New("inbox: Config.Group is empty")
+	}
+	if cfg.Attempts < 0 || cfg.MaxBackoff < 0 {
+		return nil, errors.New("RETRY_ATTEMPTS and RETRY_MAX_BACKOFF must not be negative")
 	}
 	cfg.Attempts = or(cfg.Attempts, 10)
 	cfg.MaxBackoff = or(cfg.MaxBackoff, time.Minute)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -42,7 +43,12 @@ type letter struct {
 var (
 	errNoKey   = errors.Join(codec.ErrUndecodable, errors.New("the record has no key"))
 	errNoValue = errors.Join(codec.ErrUndecodable, errors.New("the record has no value"))
+	errLongKey = errors.Join(codec.ErrUndecodable, fmt.Errorf("the record's key is longer than %d bytes", maxKey))
 )
+
+// maxKey bounds a key in bytes: the tables of waiting have it in their indexes, which take
+// 2,704 bytes on PostgreSQL.
+const maxKey = 1024
 
 // open reads a record: whose it is, who handles it, what it says. It may wait for the
 // registry, for a bounded time, if the schema has never been seen.
@@ -74,6 +80,8 @@ func (in *Inbox) read(ctx context.Context, r *event.Record) (typ string, err err
 	switch {
 	case r.Key == nil:
 		return "", errNoKey
+	case len(r.Key) > maxKey:
+		return "", errLongKey
 	case r.Value == nil:
 		return "", errNoValue
 	}

@@ -279,7 +279,7 @@ func (in *Inbox) copyDead(ctx context.Context, tx *db.Tx, it *item, v *verdict) 
 	tx.AfterCommit(func() {
 		in.metrics.dead(ctx, in.cfg.Group, it, v.reason)
 		in.cfg.Log.ErrorContext(ctx, "dead letter", "topic", it.Topic, "partition", it.Partition, "offset", it.Offset,
-			"key", it.meta.Subject, "type", it.meta.Type, "event_id", it.meta.ID, "reason", v.reason, "attempts", it.attempts, "error", it.lastError)
+			"key", short(it.meta.Subject), "type", it.meta.Type, "event_id", it.meta.ID, "reason", v.reason, "attempts", it.attempts, "error", it.lastError)
 	})
 	return err
 }

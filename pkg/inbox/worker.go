@@ -229,11 +229,33 @@ func (in *Inbox) shelve(ctx context.Context, tx *db.Tx, it *item) error {
 // claimKey marks a key as running, for others to leave alone until the claim ends.
 func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
 	_, err := tx.Exec(ctx, `update waiting_key set state = 'running', claim = $4, due = now_micros() + $5 where group_name = $1 and topic = $2 and key = $3`,
-		in.cfg.Group, c.topic, c.key, c.claim, in.cfg.Claim.Microseconds())
+		in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
 	if err != nil {
 		return fmt.Errorf("claim a key: %w", err)
 	}
 	return nil
+}
+
+// lease is how long a claim lasts that is not renewed.
+func (in *Inbox) lease() time.Duration { return in.cfg.Claim / 6 }
+
+// renew keeps a claim until ctx ends or somebody else has the key.
+func (in *Inbox) renew(ctx context.Context, c claimed) {
+	tick := time.NewTicker(in.lease() / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() + $5
+			where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
+			in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
+		if err == nil && n == 0 {
+			return
+		}
+	}
 }
 
 // runSlow runs an effect outside any transaction and then writes its end, if the claim still
@@ -241,13 +263,17 @@ func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
 func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	hctx, cancel := context.WithTimeout(ctx, in.cfg.Claim)
 	defer cancel()
-	hctx, span := in.span(hctx, it)
+	var renewing sync.WaitGroup
+	renewing.Go(func() { in.renew(hctx, c) })
+	sctx, span := in.span(hctx, it)
 	var done Done
 	failure := guard(func() (err error) {
-		done, err = it.handler.slow(hctx, it.delivery(span))
+		done, err = it.handler.slow(sctx, it.delivery(span))
 		return err
 	})
 	span.done(failure)
+	cancel()
+	renewing.Wait()
 	for attempt := 1; ; attempt++ {
 		after, err := in.finish(ctx, it, c, done, failure)
 		if err == nil {

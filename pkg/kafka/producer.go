@@ -77,10 +77,10 @@ func (p *Producer) connect() error {
 // written all the same; to publish it again is safe for consumers that drop known IDs.
 //
 // Records that share a topic and a key are written in the order of the window, and none of
-// them after one that failed. When Publish returns, no record of the window will be written
-// any more. With the brokers away it blocks until ctx ends. Another Publish waits for its
-// turn. The partition follows from the key; Timestamp is when it is published. An error wraps
-// event.ErrTopic if its whole topic is missing or forbidden.
+// them after one that failed. When Publish returns, nothing of the window is left to be sent.
+// With the brokers away, or too few in-sync replicas, it blocks until ctx ends. Another
+// Publish waits for its turn. The partition follows from the key; the timestamp is that of
+// publishing. An error wraps event.ErrTopic if its whole topic is missing or forbidden.
 func (p *Producer) Publish(ctx context.Context, records []event.Record) []error {
 	if len(records) == 0 {
 		return nil
@@ -89,23 +89,21 @@ func (p *Producer) Publish(ctx context.Context, records []event.Record) []error 
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
+		cl := p.client.Load()
+		w.publish(ctx, p, cl)
+		if w.spoiled {
+			p.replace(cl)
+		}
 	case <-ctx.Done():
-		w.fail("", ctx.Err())
-		return w.result()
-	}
-	cl := p.client.Load()
-	w.publish(ctx, p, cl)
-	if w.spoiled {
-		p.replace(cl)
+		w.fail(ctx.Err(), func(*slot) bool { return true })
 	}
 	p.count(w)
 	return w.result()
 }
 
-// replace gives up a client that failed a record. It might write what it has left of the
-// window (after a partition's failure it goes on with whatever comes later), it never takes
-// up a topic that was recreated, and its numbering of the producer's batches has a gap. A new
-// one knows nothing of the window.
+// replace gives up a client that has failed a record. It would never take up a topic that was
+// recreated, and may have requests under way whose records it has failed already. A new one
+// knows nothing of the window.
 func (p *Producer) replace(cl *kgo.Client) {
 	cl.Close()
 	if err := p.connect(); err != nil { // the options were valid before

@@ -35,7 +35,7 @@ type gate struct{ sync.Mutex }
 func (g *gate) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
 	if kmsg.Key(key) == kmsg.Produce {
 		g.Lock()
-		g.Unlock() //nolint:staticcheck // to have passed it is all
+		defer g.Unlock()
 	}
 }
 
@@ -88,23 +88,26 @@ func newWindow(records []event.Record) *window {
 func (w *window) publish(ctx context.Context, p *Producer, cl *kgo.Client) {
 	w.refuse()
 	scouts := w.scouts(p.known)
-	err := w.send(ctx, p, cl, scouts)
-	for _, s := range scouts {
-		if p.known[s.rec.Topic] = s.err == nil; s.err != nil {
-			w.fail(s.rec.Topic, fmt.Errorf("%w: %w", errBehind, s.err))
+	interrupted := w.send(ctx, p, cl, scouts)
+	for _, scout := range scouts {
+		topic := scout.rec.Topic
+		if p.known[topic] = scout.err == nil; !p.known[topic] {
+			w.fail(fmt.Errorf("%w: %w", errBehind, scout.err), func(s *slot) bool { return s.rec.Topic == topic })
 		}
 	}
-	if err == nil {
-		err = w.send(ctx, p, cl, w.unsent())
+	if interrupted == nil {
+		interrupted = w.send(ctx, p, cl, w.unsent())
 	}
-	if err != nil {
-		w.fail("", err)
+	if interrupted != nil {
+		w.fail(interrupted, func(*slot) bool { return true })
 	}
 }
 
 // send sends records and waits for all their answers. If ctx ends before, it closes the
 // client, because only then the client lets go of records: those that were not written fail,
-// and those that were fail with their connection.
+// and those that were fail with their connection. What a broker has received by then it may
+// still write, beside the next window; but both hold, per key, what was not acknowledged from
+// its first record on, so that however they mix, each record is first seen in its turn.
 func (w *window) send(ctx context.Context, p *Producer, cl *kgo.Client, slots []*slot) (interrupted error) {
 	if len(slots) == 0 {
 		return nil
@@ -204,10 +207,10 @@ func (w *window) unsent() []*slot {
 	return slots
 }
 
-// fail fails what was not sent, of one topic or, if that is empty, of all.
-func (w *window) fail(topic string, err error) {
+// fail fails those of the unsent records that which holds for.
+func (w *window) fail(err error, which func(*slot) bool) {
 	for _, s := range w.unsent() {
-		if topic == "" || s.rec.Topic == topic {
+		if which(s) {
 			s.err = err
 		}
 	}

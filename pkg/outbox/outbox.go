@@ -35,7 +35,7 @@ type Config struct {
 	Source string
 	// Window is how many rows the relay publishes at a time; 1,000 if 0.
 	Window int
-	// Lease is how long another relay waits for one that has vanished; 10 s if 0.
+	// Lease is how long another relay waits for one that has vanished; 3 s if 0.
 	Lease time.Duration
 	// Idle is how often the relay looks for rows that it was not woken for, such as those
 	// of another replica; 20 ms if 0.
@@ -60,7 +60,7 @@ func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
 		cfg.Window = 1000
 	}
 	if cfg.Lease == 0 {
-		cfg.Lease = 10 * time.Second
+		cfg.Lease = 3 * time.Second
 	}
 	if cfg.Idle == 0 {
 		cfg.Idle = 20 * time.Millisecond
@@ -161,15 +161,13 @@ func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
 	}
 	topics := make([]string, len(p.rows))
 	keys, values, headers := make([][]byte, len(p.rows)), make([][]byte, len(p.rows)), make([][]byte, len(p.rows))
-	created := make([]int64, len(p.rows))
-	now := db.Micros(time.Now())
 	for i, r := range p.rows {
-		topics[i], keys[i], values[i], created[i] = r.topic, r.key, r.value, now
+		topics[i], keys[i], values[i] = r.topic, r.key, r.value
 		headers[i] = event.AppendHeaders([]byte{}, r.headers)
 	}
 	err := tx.InsertAll(ctx, "outbox", "",
 		db.Column{Name: "topic", Values: topics}, db.Column{Name: "key", Values: keys}, db.Column{Name: "value", Values: values},
-		db.Column{Name: "headers", Values: headers}, db.Column{Name: "created_at", Values: created})
+		db.Column{Name: "headers", Values: headers})
 	if err != nil {
 		return fmt.Errorf("save events: %w", err)
 	}

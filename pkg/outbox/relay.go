@@ -24,6 +24,9 @@ type Publisher interface {
 // lookForLease is how often, at least, a relay that is not on duty looks whether it may be.
 const lookForLease = 500 * time.Millisecond
 
+// stopGrace is how long a window may take that is under way when the relay is stopped.
+const stopGrace = 5 * time.Second
+
 // maxWindowBytes bounds the memory of one window.
 const maxWindowBytes = 8 << 20
 
@@ -126,7 +129,13 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	for i := range window {
 		records[i] = window[i].Record
 	}
-	errs := r.pub.Publish(ctx, records)
+	// A window that is under way at the stop is seen to its end, or it would be published
+	// again by the next relay.
+	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })
+	defer stop()
+	errs := r.pub.Publish(pctx, records)
 	sent := make([]int64, 0, len(window))
 	for i := range window {
 		switch {

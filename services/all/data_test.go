@@ -34,6 +34,11 @@ func TestData(t *testing.T) {
 	if mails := s.Mailbox().Messages(); len(mails) != 1 {
 		t.Errorf("%d mails after the restart, want the one that waited", len(mails))
 	}
+	for _, service := range services {
+		if again := s.metric(service, "inbox_duplicates_total"); again > 0 {
+			t.Errorf("%s was handed %v records again: the stop was not clean", service, again)
+		}
+	}
 	after := s.state(sku, orders)
 	if diff := cmp.Diff(before.Orders, after.Orders); diff != "" {
 		t.Errorf("orders after the restart (-before +after):\n%s", diff)

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait; none comes near it on a machine that works.
-const patience = 60 * time.Second
+const patience = 90 * time.Second
 
 // real are the variables of `make test-real`: with them the same tests run on a real broker
 // and a real PostgreSQL. The topics have fixed names, so the shops of these tests then run

@@ -208,6 +208,9 @@ func (p *parts) provision(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := valid(conf.Kafka, conf.Registry); err != nil {
+		return err
+	}
 	var subjects []codec.Subject
 	for _, s := range schemas.Subjects() {
 		subjects = append(subjects, codec.Subject(s))
@@ -221,6 +224,17 @@ func (p *parts) provision(ctx context.Context, log *slog.Logger) error {
 	})
 	both.Wait()
 	return nil
+}
+
+// valid finds what no trying again would mend. It connects to nothing.
+func valid(k kafka.Config, r codec.Config) error {
+	producer, err := kafka.NewProducer(k)
+	if err != nil {
+		return err
+	}
+	producer.Close()
+	_, err = codec.New(r)
+	return err
 }
 
 // topics are the shop's, with the dead letters of its own groups.

@@ -149,16 +149,26 @@ func TestAcceptedMeansDurable(t *testing.T) {
 	s.start()
 	t.Logf("%d orders accepted before the kills, %d requests without an answer", len(orders), len(open))
 	for key := range open {
-		var a answer
-		eventually(t, "an answer that is not 503", func() bool {
-			a = s.send("POST", "/v1/orders", draftOf(line{sku, 1, 450}), "Idempotency-Key", key)
-			return a.status != http.StatusServiceUnavailable
-		})
+		a, err := s.insist(draftOf(line{sku, 1, 450}), key)
+		if err != nil {
+			t.Fatal(err)
+		}
 		orders = append(orders, s.accept(a))
 	}
 	s.settled(orders)
 	s.quiet()
 	s.check(orders...)
+}
+
+// insist places an order until the answer is not 503: a shop that was killed has to catch up
+// first.
+func (s *shop) insist(d draft, key string) (a answer, err error) {
+	s.Helper()
+	eventually(s, "an answer that is not 503", func() bool {
+		a, err = s.try(s.URLs.HTTP, "POST", "/v1/orders", d, "Idempotency-Key", key)
+		return a.status != http.StatusServiceUnavailable
+	})
+	return a, err
 }
 
 // placeUntilKilled kills the shop when that many orders have been accepted, while customers
@@ -187,12 +197,7 @@ func (s *shop) placeUntilKilled(p *process, sku string, open map[string]bool, cu
 		all.Go(func() {
 			for {
 				key := next()
-				var a answer
-				var err error
-				eventually(s, "an answer that is not 503", func() bool { // after a kill the shop has to catch up first
-					a, err = s.try(s.URLs.HTTP, "POST", "/v1/orders", draftOf(line{sku, 1, 450}), "Idempotency-Key", key)
-					return a.status != http.StatusServiceUnavailable
-				})
+				a, err := s.insist(draftOf(line{sku, 1, 450}), key)
 				if err != nil {
 					return // killed
 				}

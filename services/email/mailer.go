@@ -3,10 +3,12 @@ package email
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/mail"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +35,9 @@ type SMTPConfig struct {
 
 // mailer sends mails. It is safe for concurrent use.
 type mailer struct {
-	client *gomail.Client
+	host   string
+	opts   []gomail.Option
+	dial   gomail.DialContextFunc
 	from   string
 	domain string // of the Message-IDs
 	tracer trace.Tracer
@@ -54,40 +58,46 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	if err != nil {
 		return nil, errors.New("SMTP_FROM must be a mail address, such as Shop <shop@example.com>")
 	}
-	// A connection carries one mail: there is nothing to check before it, or to reset after.
-	opts := []gomail.Option{gomail.WithPort(port), gomail.WithTimeout(sendTimeout), gomail.WithoutNoop(), gomail.WithoutRset()}
-	if cfg.Username != "" {
-		opts = append(opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(cfg.Username), gomail.WithPassword(cfg.Password))
-	}
-	cfg.TLS = cmp.Or(cfg.TLS, "auto")
-	encryption, err := encryption(cfg)
+	_, domain, _ := strings.Cut(from.Address, "@")
+	m := &mailer{host: host, from: from.String(), domain: domain, tracer: tracer, attrs: []attribute.KeyValue{
+		attribute.String("server.address", host), attribute.Int("server.port", port),
+	}}
+	policy, err := m.encrypt(cfg)
 	if err != nil {
 		return nil, err
 	}
-	client, err := gomail.NewClient(host, append(opts, encryption)...)
-	if err != nil {
+	m.opts = []gomail.Option{
+		gomail.WithPort(port), gomail.WithTimeout(sendTimeout), gomail.WithTLSPolicy(policy),
+		// A connection carries one mail: there is nothing to check before it, or to reset after.
+		gomail.WithoutNoop(), gomail.WithoutRset(),
+	}
+	if cfg.Username != "" {
+		m.opts = append(m.opts, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(cfg.Username), gomail.WithPassword(cfg.Password))
+	}
+	if _, err := gomail.NewClient(host, m.opts...); err != nil {
 		return nil, fmt.Errorf("SMTP_ADDR: %w", err)
 	}
-	_, domain, _ := strings.Cut(from.Address, "@")
-	return &mailer{client: client, from: from.String(), domain: domain, tracer: tracer, attrs: []attribute.KeyValue{
-		attribute.String("server.address", host), attribute.Int("server.port", port),
-	}}, nil
+	return m, nil
 }
 
-func encryption(cfg SMTPConfig) (gomail.Option, error) {
-	switch {
-	case cfg.TLS == "tls":
-		return gomail.WithSSL(), nil
-	case cfg.TLS == "starttls", cfg.TLS == "auto" && cfg.Username != "":
-		return gomail.WithTLSPolicy(gomail.TLSMandatory), nil
-	case cfg.TLS == "auto":
-		return gomail.WithTLSPolicy(gomail.TLSOpportunistic), nil
-	case cfg.TLS == "off" && cfg.Username == "":
-		return gomail.WithTLSPolicy(gomail.NoTLS), nil
-	case cfg.TLS == "off":
-		return nil, errors.New("SMTP_TLS must not be off with SMTP_USERNAME: the password would travel in clear text")
+// encrypt chooses how connections are made, and what is asked of those that begin in clear
+// text.
+func (m *mailer) encrypt(cfg SMTPConfig) (gomail.TLSPolicy, error) {
+	m.dial = (&net.Dialer{}).DialContext
+	switch way := cmp.Or(cfg.TLS, "auto"); {
+	case way == "tls":
+		m.dial = (&tls.Dialer{Config: &tls.Config{ServerName: m.host, MinVersion: tls.VersionTLS12}}).DialContext
+		return gomail.TLSOpportunistic, nil // it is encrypted already
+	case way == "starttls", way == "auto" && cfg.Username != "":
+		return gomail.TLSMandatory, nil
+	case way == "auto":
+		return gomail.TLSOpportunistic, nil
+	case way == "off" && cfg.Username == "":
+		return gomail.NoTLS, nil
+	case way == "off":
+		return 0, errors.New("SMTP_TLS must not be off with SMTP_USERNAME: the password would travel in clear text")
 	}
-	return nil, errors.New("SMTP_TLS must be auto, starttls, tls or off")
+	return 0, errors.New("SMTP_TLS must be auto, starttls, tls or off")
 }
 
 // messageID is the Message-ID of a mail.
@@ -111,13 +121,33 @@ func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err 
 	if err != nil {
 		return inbox.Permanent(err)
 	}
-	conn, err := m.client.DialToSMTPClientWithContext(ctx)
+	return m.deliver(ctx, msg)
+}
+
+// deliver has one conversation with the server, over a connection of its own that is closed
+// at the end, or when ctx ends.
+func (m *mailer) deliver(ctx context.Context, msg *gomail.Msg) error {
+	// The library leaves a connection open whose first words have failed.
+	var wire net.Conn
+	dial := func(ctx context.Context, network, addr string) (_ net.Conn, err error) {
+		wire, err = m.dial(ctx, network, addr)
+		return wire, err
+	}
+	client, err := gomail.NewClient(m.host, append(slices.Clip(m.opts), gomail.WithDialContextFunc(dial))...)
+	if err != nil {
+		return err
+	}
+	conn, err := client.DialToSMTPClientWithContext(ctx)
+	if wire != nil {
+		defer wire.Close()
+		defer context.AfterFunc(ctx, func() { wire.Close() })()
+	}
 	if err != nil {
 		return inbox.Unavailable(fmt.Errorf("reach the mail server: %w", err))
 	}
-	err = m.client.SendWithSMTPClient(conn, msg)
-	// The mail is taken or not by now; a server that does not say goodbye changes nothing.
-	_, _ = conn.Quit(), conn.Close()
+	err = client.SendWithSMTPClient(conn, msg)
+	// The mail is taken or not by now; a server that says no goodbye changes nothing.
+	_ = conn.Quit()
 	return refused(err)
 }
 

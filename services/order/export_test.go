@@ -50,3 +50,8 @@ func (s *Service) Mux(keys *idempotency.Keys) *http.ServeMux { return s.mux(keys
 func (s *Service) CancelAllOverdue(ctx context.Context) error { return s.cancelAllOverdue(ctx) }
 
 func (s *Service) MeasurePressure(ctx context.Context) error { return s.measurePressure(ctx) }
+
+// OnChange calls fn with the ID of each order that this process changes.
+func (s *Service) OnChange(fn func(orderID string)) (off func()) {
+	return s.changes.On(func(_ context.Context, c change) { fn(c.orderID) })
+}

@@ -48,10 +48,6 @@ func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, keys *idemp
 		s.fail(w, r, &service.Problem{Status: http.StatusBadRequest, Field: "Idempotency-Key", Detail: err.Error()})
 		return
 	}
-	if reason := s.pressure.Load(); reason != nil {
-		s.fail(w, r, &service.Problem{Status: http.StatusServiceUnavailable, Detail: "overloaded: " + *reason})
-		return
-	}
 	var d Draft
 	if err := service.DecodeJSON(w, r, maxBody, &d); err != nil {
 		s.fail(w, r, err)
@@ -59,6 +55,10 @@ func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, keys *idemp
 	}
 	fingerprint := sha256.Sum256([]byte(text(d)))
 	answer, replayed, err := keys.Do(r.Context(), "POST /v1/orders "+key, fingerprint[:], func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
+		// Only now: a repeated request gets its answer whatever the load.
+		if reason := s.pressure.Load(); reason != nil {
+			return idempotency.Answer{}, &service.Problem{Status: http.StatusServiceUnavailable, Detail: "overloaded: " + *reason}
+		}
 		o, err := s.Place(ctx, tx, d, key)
 		if err != nil {
 			return idempotency.Answer{}, err

@@ -176,13 +176,17 @@ func (s *Service) cancelOverdue(ctx context.Context) (more bool, err error) {
 // Limits are when the service refuses new orders, so that those it has taken complete.
 type Limits struct {
 	// OutboxAge is how long the oldest event may wait to be published.
-	OutboxAge time.Duration `env:"OVERLOAD_OUTBOX_AGE" envDefault:"10s"`
+	OutboxAge time.Duration `env:"OVERLOAD_OUTBOX_AGE" envDefault:"2m"`
 	// Lag is how long the oldest order may wait for inventory.
 	Lag time.Duration `env:"OVERLOAD_LAG" envDefault:"10s"`
 }
 
 // maxOutbox is how many events may wait to be published.
 const maxOutbox = 100_000
+
+// stuckOutbox is from which age on the outbox is what orders wait for, not inventory: a
+// broker that is away is no reason to refuse orders.
+const stuckOutbox = time.Second
 
 // measurePressure decides whether orders are taken.
 func (s *Service) measurePressure(ctx context.Context) error {
@@ -198,7 +202,7 @@ func (s *Service) measurePressure(ctx context.Context) error {
 	switch {
 	case age > s.limits.OutboxAge || pending > maxOutbox:
 		reason = new(fmt.Sprintf("%d events wait to be published, the oldest for %s", pending, age.Round(time.Millisecond)))
-	case lag > s.limits.Lag:
+	case lag > s.limits.Lag && age < stuckOutbox:
 		reason = new(fmt.Sprintf("inventory is %s behind", lag.Round(time.Millisecond)))
 	}
 	s.pressure.Store(reason)

@@ -419,6 +419,26 @@ func TestService_Wait(t *testing.T) {
 	}
 }
 
+// Who waits for an order is told of its change once that is committed, and never of one that
+// is not.
+func TestService_changes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var seen []string
+	defer r.OnChange(func(id string) { seen = append(seen, id+" is "+string(r.get(id).Status)) })()
+	confirmed, cancelled := r.place("a"), r.place("b")
+	r.answer(reserved(confirmed.ID), "answer-1")
+	r.answer(reserved("nobody"), "answer-2")
+	for range 2 {
+		if _, err := r.Cancel(t.Context(), cancelled.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(seen, []string{confirmed.ID + " is confirmed", cancelled.ID + " is cancelled"}); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestService_metrics(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()

@@ -113,10 +113,14 @@ func overdue(ctx context.Context, d *db.DB, tx *db.Tx, patience time.Duration) (
 	return o, nil
 }
 
-// unanswered is how long the oldest pending order has waited for inventory.
+// unanswered is how far inventory is behind: how long the oldest order has waited of those
+// placed after the last one that was answered. An older one is stuck for a reason of its own,
+// which says nothing about the others. (Order IDs sort by time.)
 func unanswered(ctx context.Context, d *db.DB) (time.Duration, error) {
 	var age int64
-	err := d.QueryRow(ctx, `select now_micros() - pending_since from orders where status = 'pending' order by pending_since limit 1`).Scan(&age)
+	err := d.QueryRow(ctx, `select now_micros() - placed_at from orders where status = 'pending' and order_id > coalesce(
+		(select order_id from orders where status in ('confirmed', 'rejected') order by order_id desc limit 1), '')
+		order by order_id limit 1`).Scan(&age)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("find the oldest pending order: %w", err)
 	}

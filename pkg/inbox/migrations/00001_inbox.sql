@@ -58,7 +58,7 @@ create table waiting_event (
     failed_at       bigint not null,
     taken_at        bigint not null
 );
-create index waiting_event_queue on waiting_event (group_name, topic, key, seq);
+create index waiting_event_queue on waiting_event (group_name, topic, key, seq) where not set_aside;
 
 -- +goose Down
 drop table waiting_event;

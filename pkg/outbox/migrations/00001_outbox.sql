@@ -5,7 +5,7 @@ create table outbox (
     key         bytea,        -- null: a dead letter without a key
     value       bytea,        -- null: a dead letter without a value
     headers     bytea not null,
-    created_at  bigint not null
+    created_at  bigint not null default (now_micros()) -- the clock that its age is judged by
 );
 
 create table outbox_lease (
