@@ -13,6 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: ## the whole shop in one process; Ctrl-C stops it
+	@echo "building (about a minute the first time, a second later)"
 	@go build -buildvcs=false -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
 	@./bin/keyline
 
@@ -39,7 +40,9 @@ generate: ## write what follows from the .avsc files
 	@go generate ./schemas/... || { echo "make generate: mend the .avsc file named above, then make generate" >&2; exit 1; }
 
 verify: ## generated files are current, schemas compatible with all earlier versions
-	@go run ./schemas/internal/generate -dir schemas -check || { echo "make verify: next: make generate" >&2; exit 1; }
+	@for ref in origin/main main; do git show $$ref:schemas/versions.sum 2>/dev/null; done | sort -u | while read -r line; do \
+		grep -qxF "$$line" schemas/versions.sum || { echo "make verify: $${line##* } is on the main branch and never changes: restore it and its line in schemas/versions.sum, and write a new version" >&2; exit 1; }; done
+	@go run ./schemas/internal/generate -dir schemas -check || { echo "make verify: mend what is named above; if something is stale, next: make generate" >&2; exit 1; }
 	@go test ./schemas/... || { echo "make verify: mend the schema named above; what may change: schemas/doc.go" >&2; exit 1; }
 
 bench: ## what pkg costs beside its libraries, kept in pkg/bench/results; QUICK=1 only tries it

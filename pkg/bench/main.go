@@ -55,7 +55,7 @@ func (o options) run(ctx context.Context) error {
 	if err := checkSeams(); err != nil {
 		return err
 	}
-	p := plan{rounds: o.rounds, span: 100 * time.Millisecond, produced: 100_000, consumed: 300_000}
+	p := plan{rounds: o.rounds, span: 100 * time.Millisecond, produced: 100_000, consumed: 200_000}
 	if o.quick {
 		p = plan{rounds: 1, span: time.Millisecond, produced: 5_000, consumed: 5_000}
 	}

@@ -10,12 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 const (
@@ -105,7 +108,12 @@ func kafkaDir(dir string) (string, func() error, error) {
 }
 
 func newCluster(port int, f *folder, log *clusterLog) (*kfake.Cluster, error) {
-	return kfake.NewCluster(
+	versions := kversion.Stable()
+	// Java's tools fail on kfake's answer to this request, and do without it where it is not
+	// offered.
+	versions.SetMaxKeyVersion(int16(kmsg.DescribeTopicPartitions), -1)
+	cluster, err := kfake.NewCluster(
+		kfake.MaxVersions(versions),
 		kfake.Ports(port),
 		kfake.ListenFn(func(network, address string) (net.Listener, error) {
 			ln, err := listen(network, address)
@@ -121,6 +129,19 @@ func newCluster(port int, f *folder, log *clusterLog) (*kfake.Cluster, error) {
 			"log.cleaner.backoff.ms": strconv.FormatInt(retentionEvery.Milliseconds(), 10),
 		}),
 	)
+	if err != nil {
+		return nil, err
+	}
+	cluster.ControlKey(int16(kmsg.ListGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if list, ok := req.(*kmsg.ListGroupsRequest); ok {
+			for i, t := range list.TypesFilter { // Java's tools write Classic, kfake compares with classic
+				list.TypesFilter[i] = strings.ToLower(t)
+			}
+		}
+		return nil, nil, false
+	})
+	return cluster, nil
 }
 
 func (k *Kafka) createTopics(topics []Topic) error {

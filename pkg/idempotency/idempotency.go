@@ -38,7 +38,7 @@ var Migrations = db.Migrations{Owner: "idempotency", Files: files}
 // Errors that callers branch on.
 var (
 	// ErrKey is the error of a header that is no idempotency key: 400.
-	ErrKey = errors.New("must be 1 to 255 printable ASCII characters, bare or in double quotes")
+	ErrKey = errors.New("must be given: 1 to 255 printable ASCII characters, bare or in double quotes")
 	// ErrMismatch is the error of a key that was used for another request: 422.
 	ErrMismatch = errors.New("the key was used for another request")
 	// ErrInFlight is the error of a key whose first request is still running: 409.

@@ -27,8 +27,8 @@ func (b *breaker) isOpen(typ string) bool {
 	return b.open[typ] != nil
 }
 
-// fail notes that a handler could not reach what it needs.
-func (b *breaker) fail(typ string, now time.Time) {
+// fail notes that a handler could not reach what it needs, and reports whether that is news.
+func (b *breaker) fail(typ string, now time.Time) (opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.open[typ]
@@ -39,12 +39,14 @@ func (b *breaker) fail(typ string, now time.Time) {
 			b.open = map[string]*circuit{}
 		}
 		b.open[typ] = c
+		opened = true
 	case c.probing:
 		c.pause = min(2*c.pause, maxProbePause)
 	default:
-		return // one of those that were under way when it opened
+		return false // one of those that were under way when it opened
 	}
 	c.next, c.probing = now.Add(c.pause), false
+	return opened
 }
 
 // succeed closes the circuit and reports whether it was open.

@@ -41,9 +41,9 @@ type letter struct {
 // errNoKey and errNoValue make a record undecodable that is no event of ours whatever its
 // bytes say.
 var (
-	errNoKey   = errors.Join(codec.ErrUndecodable, errors.New("the record has no key"))
-	errNoValue = errors.Join(codec.ErrUndecodable, errors.New("the record has no value"))
-	errLongKey = errors.Join(codec.ErrUndecodable, fmt.Errorf("the record's key is longer than %d bytes", maxKey))
+	errNoKey   = fmt.Errorf("%w: the record has no key", codec.ErrUndecodable)
+	errNoValue = fmt.Errorf("%w: the record has no value", codec.ErrUndecodable)
+	errLongKey = fmt.Errorf("%w: the record's key is longer than %d bytes", codec.ErrUndecodable, maxKey)
 )
 
 // maxKey bounds a key in bytes: the tables of waiting have it in their indexes, which take

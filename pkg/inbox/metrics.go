@@ -37,12 +37,13 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m := &metrics{meter: meter}
 	var errs [9]error
 	seconds := metric.WithUnit("s")
+	buckets := metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300)
 	m.events, errs[0] = meter.Int64Counter("events_handled", metric.WithDescription("Events by what became of them."))
 	m.retries, errs[1] = meter.Int64Counter("consumer_retries", metric.WithDescription("Attempts that failed and will be repeated."))
 	m.letters, errs[2] = meter.Int64Counter("dead_letters", metric.WithDescription("Events that became dead letters."))
 	m.duplicates, errs[3] = meter.Int64Counter("inbox_duplicates", metric.WithDescription("Records whose event had been taken before."))
-	m.duration, errs[4] = meter.Float64Histogram("messaging.process.duration", seconds, metric.WithDescription("How long handlers took."))
-	m.age, errs[5] = meter.Float64Histogram("event_age", seconds, metric.WithDescription("From the event to its being done."))
+	m.duration, errs[4] = meter.Float64Histogram("messaging.process.duration", seconds, buckets, metric.WithDescription("How long handlers took."))
+	m.age, errs[5] = meter.Float64Histogram("event_age", seconds, buckets, metric.WithDescription("From the event to its being done."))
 	m.waiting, errs[6] = meter.Int64ObservableGauge("waiting_events", metric.WithDescription("Events that wait, by their key's state."))
 	m.oldest, errs[7] = meter.Float64ObservableGauge("waiting_oldest_age", seconds, metric.WithDescription("How long the oldest of them has waited."))
 	m.circuit, errs[8] = meter.Int64ObservableGauge("circuit_state", metric.WithDescription("1 while a type's events wait for something that is down."))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
 )
 
 // target is the waiting event that an operator acts on, its key's row locked.
@@ -97,8 +98,9 @@ func (in *Inbox) drop(ctx context.Context, tx *db.Tx, id int64, reason string) e
 		return err
 	}
 	tx.AfterCommit(func() {
-		in.cfg.Log.WarnContext(ctx, "waiting event dropped", "topic", t.Topic, "partition", t.Partition, "offset", t.Offset,
-			"type", t.meta.Type, "reason", reason, "error", t.lastError)
+		meta := event.ReadMeta(t.Record, t.meta.Type)
+		in.cfg.Log.WarnContext(ctx, "waiting event dropped", "id", id, "topic", t.Topic, "partition", t.Partition, "offset", t.Offset,
+			"key", short(meta.Subject), "event_id", meta.ID, "type", meta.Type, "reason", reason, "error", t.lastError)
 	})
 	if t.state == setAside {
 		_, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, id)

@@ -23,7 +23,7 @@ func TestOrderAndOnce_under_everything(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	const partitions, keys, events = 3, 12, 400
-	cfg := inbox.Config{Attempts: 1000, Workers: 3, Claim: 60 * time.Millisecond, Clean: 20 * time.Millisecond}
+	cfg := inbox.Config{Attempts: 1000, Workers: 3, Claim: 240 * time.Millisecond, Clean: 20 * time.Millisecond}
 	r := newRig(t, cfg)
 	cfg.Group, cfg.MaxBackoff = "test", 2*time.Millisecond
 	replica, err := inbox.New(r.db, r.codec, r.outbox, cfg)
@@ -50,11 +50,14 @@ func TestOrderAndOnce_under_everything(t *testing.T) {
 			if chance.of(10) {
 				return nil, errOops
 			}
-			chance.pause(context.Background(), 5) // at times longer than the claim, whatever ctx says
+			if chance.of(25) { // longer than the claim, whatever ctx says
+				<-time.After(cfg.Claim + 100*time.Millisecond)
+			}
 			return func(ctx context.Context, tx *db.Tx) error { return r.apply(ctx, tx, e.Data.Agg, e.Data.N) }, nil
 		})
 	}
 	logs := r.makeLogs(chance, partitions, keys, events)
+	t.Cleanup(func() { r.explain(logs) })
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -74,6 +77,20 @@ func TestOrderAndOnce_under_everything(t *testing.T) {
 	cancel()
 	wg.Wait()
 	t.Logf("%d events, %d rows left in the inbox, mark at most %d", partitions*events, r.count(`select count(*) from inbox`), r.count(`select coalesce(max(position), 0) from inbox_mark`))
+}
+
+// explain tells, after a failure, what is left.
+func (r *rig) explain(logs []*partition) {
+	if !r.Failed() {
+		return
+	}
+	r.Logf("%d effects, %d waiting events, keys %v", r.count(`select coalesce(sum(last), 0) from agg where key like 'p%'`),
+		r.count(`select count(*) from waiting_event`), r.states())
+	for _, p := range logs {
+		p.mu.Lock()
+		r.Logf("partition %d: %d of %d committed", p.id, p.committed, len(p.log))
+		p.mu.Unlock()
+	}
 }
 
 // touchShared updates rows that events of different keys share, in one order, as a handler

@@ -245,7 +245,7 @@ func (t *taking) fail(it *item, err error) {
 	}
 	v := t.judge(it, err)
 	if v.state == unavailable {
-		t.breaker.fail(it.meta.Type, time.Now())
+		t.unreachable(context.Background(), it.meta.Type, err)
 	}
 	q := queued{item: it, state: v.state, verdict: &v}
 	q.setAside = v.setAside

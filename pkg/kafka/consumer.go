@@ -66,9 +66,10 @@ type Consumer struct {
 
 	client atomic.Pointer[kgo.Client]
 	joined atomic.Bool
-	taking context.Context // Run's: when it ends, no further batch is begun
-	work   context.Context // for Process: Run's without its end
-	tasks  sync.WaitGroup  // what Run waits for
+	taking context.Context      // Run's: when it ends, no further batch is begun
+	work   context.Context      // for Process: Run's without its end
+	tasks  sync.WaitGroup       // what Run waits for
+	saidAt map[string]time.Time // when the poll loop has last logged what
 
 	mu         sync.Mutex
 	partitions map[topicPartition]*partition // those that the group has assigned to us

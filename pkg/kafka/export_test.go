@@ -62,3 +62,13 @@ func (c *Consumer) QueuedBytes() (n int) {
 
 // Group is the consumer's group.
 func (c *Consumer) Group() string { return c.cfg.Group }
+
+// Uncommitted reports whether something is done whose commit has not been answered.
+func (c *Consumer) Uncommitted() bool {
+	for _, p := range c.owned() {
+		if _, ok := p.uncommitted(); ok {
+			return true
+		}
+	}
+	return false
+}

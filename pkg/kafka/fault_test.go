@@ -136,7 +136,7 @@ func TestConsumer_StopsWithoutABroker(t *testing.T) {
 	c := consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group")}, rec,
 		func(c *kafka.Consumer) { c.SetCommitTimeout(100 * time.Millisecond) }, topic)
 	rec.waitFor(t, 10)
-	eventually(t, "the commit", func() bool { return sum(committed(t, addrs, c.Group(), topic)) == 10 })
+	eventually(t, "the commit and its answer", func() bool { return sum(committed(t, addrs, c.Group(), topic)) == 10 && !c.Uncommitted() })
 	cluster.Close()
 	if err := c.stop(t); err != nil {
 		t.Errorf("Run: got %v, want nil: nothing was uncommitted", err)

@@ -49,12 +49,12 @@ func isError[E error](err error) bool {
 // retry, and then fetches the partition again at once, so that without a pause a lasting
 // error would make a busy loop.
 func (c *Consumer) fetchFailed(cl *kgo.Client, topic string, id int32, err error) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
-		return // the end of Run
+	if c.taking.Err() != nil {
+		return // the end of Run is an error of the poll
 	}
 	p := c.partition(topic, id)
-	if p == nil { // of the group, or of a whole topic; the client backs off and tries again
-		c.cfg.Log.Error("consuming failed, trying again", "group", c.cfg.Group, "topic", topic, "error", err)
+	if p == nil {
+		c.failedWhole(topic, err)
 		return
 	}
 	if f := faultOf(err); p.fail(f) {
@@ -62,11 +62,21 @@ func (c *Consumer) fetchFailed(cl *kgo.Client, topic string, id int32, err error
 	}
 }
 
-// fail stops fetching; false if the partition is stopped already.
+// failedWhole reports an error of the whole group or topic, for which the client backs off
+// and tries again; that can be every second.
+func (c *Consumer) failedWhole(topic string, err error) {
+	what := topic + " " + err.Error()
+	if now := time.Now(); now.Sub(c.saidAt[what]) >= watchEvery {
+		c.saidAt = map[string]time.Time{what: now}
+		c.logger(topic).Error("consuming failed, trying again", "error", err)
+	}
+}
+
+// fail stops fetching; false if that is known already.
 func (p *partition) fail(f fault) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fault.reason != "" {
+	if p.fault.final || p.fault.reason == f.reason {
 		return false
 	}
 	p.fault = f

@@ -81,7 +81,7 @@ func compare(ctx context.Context, admin *kadm.Client, topics []Topic) (missing [
 	var errs []error
 	for _, t := range topics {
 		switch d := have[t.Name]; {
-		case errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+		case kerr.IsRetriable(d.Err): // unknown, or so new that it has no leader
 			missing = append(missing, t)
 		case d.Err != nil:
 			errs = append(errs, fmt.Errorf("topic %s: %w", t.Name, d.Err))

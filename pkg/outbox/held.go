@@ -11,12 +11,19 @@ import (
 )
 
 // target is what is held back: the events of one key, or of a whole topic.
-type target struct{ topic, key string }
+type target struct {
+	Topic string `json:"topic"`
+	Key   []byte `json:"key,omitempty"`
+}
+
+// id is the target as the key of a map.
+func (t target) id() [2]string { return [2]string{t.Topic, string(t.Key)} }
 
 // holds are the targets that are held back, with the time of their next probe.
-type holds map[target]hold
+type holds map[[2]string]hold
 
 type hold struct {
+	target
 	next  time.Time
 	pause time.Duration
 }
@@ -28,34 +35,42 @@ const (
 
 // add holds a target back, longer each time, and reports whether it is new.
 func (h holds) add(t target, now time.Time) bool {
-	was, again := h[t]
+	was, again := h[t.id()]
 	if again && now.Before(was.next) {
 		return false // another record of the same window
 	}
 	pause := min(max(firstPause, 2*was.pause), lastPause)
-	h[t] = hold{now.Add(pause), pause}
+	h[t.id()] = hold{t, now.Add(pause), pause}
 	return !again
 }
 
 func (h holds) due(now time.Time) (due []target) {
-	for t, hold := range h {
+	for _, hold := range h {
 		if !now.Before(hold.next) {
-			due = append(due, t)
+			due = append(due, hold.target)
 		}
 	}
 	return due
 }
 
-// filter leaves the held events out of a window. A held key is left out in all topics: it
-// is rare, and one list of keys is one plan.
-func (h holds) filter(d *db.DB) (where string, args []any) {
+func (h holds) targets() []target {
+	all := make([]target, 0, len(h))
+	for _, hold := range h {
+		all = append(all, hold.target)
+	}
+	return all
+}
+
+// without is the condition that leaves held events out. A held key is left out in all topics:
+// it is rare, and one list of keys is one plan.
+func without(d *db.DB, held []target) (where string, args []any) {
 	var topics []string
 	var keys [][]byte
-	for t := range h {
-		if t.key == "" {
-			topics = append(topics, t.topic)
+	for _, t := range held {
+		if len(t.Key) == 0 {
+			topics = append(topics, t.Topic)
 		} else {
-			keys = append(keys, []byte(t.key))
+			keys = append(keys, t.Key)
 		}
 	}
 	var conditions []string
@@ -83,15 +98,24 @@ func (o *Outbox) observe() (unregister func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := o.cfg.Meter.Int64ObservableGauge("outbox_held", metric.WithDescription("Keys and topics whose events cannot be published and are held back."))
+	if err != nil {
+		return nil, err
+	}
 	reg, err := o.cfg.Meter.RegisterCallback(func(ctx context.Context, obs metric.Observer) error {
 		n, age, err := o.Stats(ctx)
 		if err != nil {
 			return err
 		}
+		back, err := o.held(ctx)
+		if err != nil {
+			return err
+		}
+		obs.ObserveInt64(held, int64(len(back)))
 		obs.ObserveInt64(pending, n)
 		obs.ObserveFloat64(oldest, age.Seconds())
 		return nil
-	}, pending, oldest)
+	}, pending, oldest, held)
 	if err != nil {
 		return nil, err
 	}

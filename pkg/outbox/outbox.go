@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -174,12 +175,31 @@ func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
 	return nil
 }
 
-// Stats says how many events wait to be published, and for how long the oldest has.
+// Stats says how many events wait to be published, and for how long the oldest has. What the
+// relay holds back because it cannot be published does not count: it waits for a person.
 func (o *Outbox) Stats(ctx context.Context) (pending int64, oldest time.Duration, err error) {
+	held, err := o.held(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	where, args := without(o.db, held)
 	var age int64
-	err = o.db.QueryRow(ctx, `select count(*), coalesce(now_micros() - min(created_at), 0) from outbox`).Scan(&pending, &age)
+	err = o.db.QueryRow(ctx, `select count(*), coalesce(now_micros() - min(created_at), 0) from outbox `+where, args...).Scan(&pending, &age)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count the outbox: %w", err)
 	}
 	return pending, max(0, time.Duration(age)*time.Microsecond), nil
+}
+
+// held is what the relay on duty holds back.
+func (o *Outbox) held(ctx context.Context) (held []target, err error) {
+	var text string
+	err = o.db.QueryRow(ctx, `select held from outbox_lease where id = 1`).Scan(&text)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &held)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is held back: %w", err)
+	}
+	return held, nil
 }

@@ -273,6 +273,7 @@ func TestRelay_holds_back_what_cannot_be_published_and_nothing_else(t *testing.T
 		if diff := cmp.Diff(w.keys(), want); diff != "" {
 			t.Error(diff)
 		}
+		eventually(t, "what is held back counts for nothing", func() bool { return pending(t, o) == 0 })
 		w.set(nil)
 		eventually(t, "the held ones follow in order", func() bool { return len(w.keys()) == 60 })
 		for n, key := range w.keys()[40:] {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -104,7 +105,7 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	where, args := r.held.filter(r.db)
+	where, args := without(r.db, r.held.targets())
 	window, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return false, err
@@ -143,19 +144,22 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 			sent = append(sent, window[i].id)
 		case ctx.Err() != nil: // it stops: nothing is the record's fault
 		case errors.Is(errs[i], event.ErrTopic):
-			r.hold(ctx, target{topic: window[i].Topic}, errs[i])
+			r.hold(ctx, target{Topic: window[i].Topic}, errs[i])
 		case len(window) == 1:
-			r.hold(ctx, target{topic: window[i].Topic, key: string(window[i].Key)}, errs[i])
+			r.hold(ctx, target{Topic: window[i].Topic, Key: window[i].Key}, errs[i])
 		}
 	}
-	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
+	if len(sent) < len(window) && ctx.Err() == nil {
+		err = r.publishHolds(ctx)
+	}
+	return len(sent) == len(window), errors.Join(err, r.delete(context.WithoutCancel(ctx), sent))
 }
 
 // probe tries the first row of what is held back, alone.
 func (r *relay) probe(ctx context.Context, t target) error {
-	where, args := `where topic = $1`, []any{t.topic}
-	if t.key != "" {
-		where, args = where+` and key = $2`, append(args, []byte(t.key))
+	where, args := `where topic = $1`, []any{t.Topic}
+	if len(t.Key) > 0 {
+		where, args = where+` and key = $2`, append(args, t.Key)
 	}
 	first, err := r.read(ctx, where, args, 1)
 	if err != nil {
@@ -168,16 +172,27 @@ func (r *relay) probe(ctx context.Context, t target) error {
 		}
 	}
 	if clean {
-		delete(r.held, t)
-		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", t.topic)
+		delete(r.held, t.id())
+		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", t.Topic)
+		return r.publishHolds(ctx)
 	}
 	return nil
 }
 
 func (r *relay) hold(ctx context.Context, t target, err error) {
 	if r.held.add(t, time.Now()) {
-		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.topic, "whole_topic", t.key == "", "error", err)
+		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", len(t.Key) == 0, "error", err)
 	}
+}
+
+// publishHolds notes in the lease what is held back, for Stats in every replica.
+func (r *relay) publishHolds(ctx context.Context) error {
+	text, err := json.Marshal(r.held.targets())
+	if err != nil {
+		return err
+	}
+	_, err = r.db.Exec(ctx, `update outbox_lease set held = $2 where id = 1 and owner = $1`, r.owner, string(text))
+	return err
 }
 
 func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
@@ -218,7 +233,8 @@ func (r *relay) delete(ctx context.Context, ids []int64) error {
 
 // acquire takes or renews the lease.
 func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
-	n, err := r.db.Exec(ctx, `update outbox_lease set owner = $1, until = now_micros() + $2 where id = 1 and (owner = $1 or until < now_micros())`,
+	n, err := r.db.Exec(ctx, `update outbox_lease set until = now_micros() + $2, held = case when owner = $1 then held else '[]' end, owner = $1
+		where id = 1 and (owner = $1 or until < now_micros())`,
 		r.owner, r.cfg.Lease.Microseconds())
 	return n == 1, err
 }

@@ -1,40 +1,18 @@
 package all_test
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/services/all"
 )
-
-// logBook keeps what is logged, beside the test's own output.
-type logBook struct {
-	mu   sync.Mutex
-	to   io.Writer
-	text bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(p)
-	return l.to.Write(p)
-}
-
-func (l *logBook) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.FieldsFunc(l.text.String(), func(r rune) bool { return r == '\n' })
-}
 
 // absence is a part of the shop that is not there when it starts.
 type absence struct {
@@ -126,8 +104,6 @@ func TestAddress(t *testing.T) {
 		t.Run(one.name+" that comes late", func(t *testing.T) {
 			parallel(t)
 			s := prepare(t, one.vars)
-			book := &logBook{to: t.Output()}
-			s.cfg.Log = book
 			addr, port := freeAddr(t)
 			s.cfg.Port = port
 			s.Shop = &all.Shop{URLs: all.URLs{HTTP: "http://" + addr}}
@@ -145,7 +121,7 @@ func TestAddress(t *testing.T) {
 			if a := s.send("GET", "/order/livez", nil); a.status != http.StatusOK {
 				t.Errorf("livez answers %d: it says nothing about what is needed", a.status)
 			}
-			eventually(t, "a line in the log", func() bool { return strings.Contains(strings.Join(book.lines(), "\n"), one.log) })
+			eventually(t, "a line in the log", func() bool { return strings.Contains(strings.Join(s.log.lines(), "\n"), one.log) })
 
 			one.appear(t)
 			select {
@@ -155,7 +131,7 @@ func TestAddress(t *testing.T) {
 			case <-time.After(patience):
 				t.Fatal("the shop does not open")
 			}
-			if lines := book.lines(); len(lines) > 60 {
+			if lines := s.log.lines(); len(lines) > 60 {
 				t.Errorf("%d lines in the log", len(lines))
 			}
 			sku := newSKU("tea")

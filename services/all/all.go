@@ -45,6 +45,9 @@ type Config struct {
 	Started func(*Shop) `env:"-"`
 }
 
+// maxLoad is how many sample orders a second the one customer can place.
+const maxLoad = 1000
+
 // Shop is the running shop.
 type Shop struct {
 	URLs  URLs
@@ -75,6 +78,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		cfg.Log = os.Stderr
 	}
 	inner := &http.Transport{MaxIdleConnsPerHost: 100}
+	if !(cfg.Load >= 0 && cfg.Load <= maxLoad) {
+		return fmt.Errorf("LOAD must be 0 to %d orders per second", maxLoad)
+	}
 	s := &Shop{spans: newSpans(), inner: &http.Client{Transport: inner}, log: slog.New(slog.NewTextHandler(cfg.Log, nil))}
 	front, err := listenFront(cfg.Port)
 	if err != nil {

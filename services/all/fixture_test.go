@@ -53,6 +53,7 @@ type shop struct {
 	client    *http.Client
 	stopped   func() error      // stops it and returns what Run returned
 	mailbox   *embedded.Mailbox // beside the shop; nil: its own
+	log       *logBook
 
 	mu     sync.Mutex
 	mine   map[string]bool // the keys of this test's records
@@ -73,12 +74,42 @@ func prepare(t testing.TB, vars map[string]string) *shop {
 	t.Helper()
 	environ := maps.Clone(real)
 	maps.Copy(environ, vars)
-	s := &shop{TB: t, mine: map[string]bool{}, client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
-	s.cfg = all.Config{Environ: environ, Out: io.Discard, Log: t.Output()}
+	s := &shop{TB: t, mine: map[string]bool{}, client: &http.Client{Transport: &http.Transport{}, Timeout: patience}, log: &logBook{to: t.Output()}}
+	s.cfg = all.Config{Environ: environ, Out: io.Discard, Log: s.log}
+	t.Cleanup(s.log.close)
 	s.useOwnSchemas()
 	s.useOwnGroups()
 	t.Cleanup(s.stop)
 	return s
+}
+
+// logBook keeps what a shop logs and shows it with the test.
+type logBook struct {
+	mu   sync.Mutex
+	to   io.Writer // nil: the test is over, and a connection that was being made says so
+	text bytes.Buffer
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	if l.to == nil {
+		return len(p), nil
+	}
+	return l.to.Write(p)
+}
+
+func (l *logBook) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.to = nil
+}
+
+func (l *logBook) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.FieldsFunc(l.text.String(), func(r rune) bool { return r == '\n' })
 }
 
 // start runs the shop and returns when it is open.

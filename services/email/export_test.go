@@ -1,6 +1,8 @@
 package email
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 
@@ -32,3 +34,8 @@ func (s *Service) Register(in *inbox.Inbox) { s.register(in) }
 func (s *Service) Routes() map[string]http.HandlerFunc { return s.routes() }
 
 func (s *Service) Mux() *http.ServeMux { return s.mux() }
+
+// Trust makes the service believe a mail server's certificate.
+func (s *Service) Trust(roots *x509.CertPool) {
+	s.mailer.dial = (&tls.Dialer{Config: &tls.Config{ServerName: s.mailer.host, RootCAs: roots}}).DialContext
+}

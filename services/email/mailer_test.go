@@ -3,11 +3,15 @@ package email_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -141,6 +145,27 @@ func TestMailer_failures(t *testing.T) {
 		}
 		r.noAddress()
 	})
+	t.Run("a server that hangs is given up when the claim ends", func(t *testing.T) {
+		t.Parallel()
+		box := newMailbox(t)
+		r := newRigWith(t, sender(box.Addr()), inbox.Config{Claim: 300 * time.Millisecond}).work()
+		r.box = box
+		var seen atomic.Int64
+		box.Fail(func(ctx context.Context, _ embedded.Mail) error {
+			if seen.Add(1) == 1 {
+				<-ctx.Done() // the mailbox is closed
+				return ctx.Err()
+			}
+			return nil
+		})
+		begun := time.Now()
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.mails(1)
+		if took := time.Since(begun); took > 8*time.Second {
+			t.Errorf("the mail took %v, want less than one step's timeout", took)
+		}
+		r.noAddress()
+	})
 	t.Run("a mail that breaks every connection does not hold up the others", func(t *testing.T) {
 		t.Parallel()
 		box := newMailbox(t)
@@ -169,6 +194,10 @@ func server(t *testing.T, script map[string]string, heard func(verb string)) (ad
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, l, script, heard)
+}
+
+func serve(t *testing.T, l net.Listener, script map[string]string, heard func(verb string)) (addr string) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -312,5 +341,42 @@ func TestSMTPConfig(t *testing.T) {
 			}
 			r.noAddress()
 		})
+	}
+}
+
+// Where a connection is encrypted from its first byte, the password may travel as it is.
+func TestMailer_tls(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var authenticated atomic.Bool
+	cfg := sender(serve(t, tls.NewListener(l, &tls.Config{Certificates: web.TLS.Certificates}), map[string]string{
+		"EHLO": "250-test\r\n250 AUTH PLAIN", "AUTH": "235 welcome",
+	}, func(verb string) {
+		if verb == "AUTH" {
+			authenticated.Store(true)
+		}
+	}))
+	cfg.Username, cfg.Password, cfg.TLS = "shop", "secret", "tls"
+	send := func(r *rig, want string) {
+		t.Helper()
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.work().untilWaits("o-1", want)
+	}
+	send(newRigWith(t, cfg, inbox.Config{}), "unavailable after 0")
+	if authenticated.Load() {
+		t.Error("the password was sent to a server whose certificate nobody knows")
+	}
+	r := newRigWith(t, cfg, inbox.Config{})
+	r.Trust(roots)
+	send(r, "done")
+	if !authenticated.Load() {
+		t.Error("the server was never told the password")
 	}
 }

@@ -10,9 +10,9 @@
 //
 // Context: whoever counts goods asks how a number came about, and what it was last Tuesday.
 // Decision: the movements are the truth. The row in stock is the fold up to the newest
-// movement, written in the same transaction, so that a reservation reads one row; every
-// hundredth state is kept in stock_snapshot, so that a look into the past folds at most
-// ninety-nine movements. Cost: a row per movement for ever. An order is not kept this way:
+// movement, written in the same transaction, so that a reservation reads one row; the
+// state is kept in stock_snapshot by the first transaction that passes a hundred movements,
+// so that a look into the past folds those and one batch at most. Cost: a row per movement for ever. An order is not kept this way:
 // nobody asks for yesterday's order, and its topic tells what happened to it.
 //
 // # Why orders are worked on in batches

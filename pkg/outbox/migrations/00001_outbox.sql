@@ -11,10 +11,11 @@ create table outbox (
 create table outbox_lease (
     id          bigint primary key,
     owner       text not null,
-    until       bigint not null
+    until       bigint not null,
+    held        text not null    -- JSON: what the relay on duty holds back
 );
 
-insert into outbox_lease (id, owner, until) values (1, '', 0);
+insert into outbox_lease (id, owner, until, held) values (1, '', 0, '[]');
 
 -- +goose Down
 drop table outbox_lease;

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/keyline/pkg/codec/compat"
 )
 
 func main() {
@@ -38,10 +40,30 @@ func run(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
+	if err := compatible(versions); err != nil {
+		return err
+	}
 	return write(check, map[string]string{
 		filepath.Join(dir, "versions.sum"):  sums,
 		filepath.Join(dir, "events.gen.go"): code,
 	})
+}
+
+// compatible refuses a version that cannot be read as every other version of its event, and
+// the other way round, before anything is written.
+func compatible(versions []version) error {
+	var texts []string
+	for i, v := range versions {
+		texts = append(texts, v.text)
+		if i+1 < len(versions) && versions[i+1].event == v.event {
+			continue
+		}
+		if err := compat.Check(v.event, texts); err != nil {
+			return err
+		}
+		texts = nil
+	}
+	return nil
 }
 
 // version is one .avsc file.

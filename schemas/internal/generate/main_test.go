@@ -37,6 +37,19 @@ func TestRun(t *testing.T) {
 			t.Errorf("no checksum in\n%s", sums)
 		}
 	})
+	t.Run("an incompatible version is refused before anything is written", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		before := readFile(t, dir, "versions.sum")
+		v2 := strings.Replace(readFile(t, dir, "order/order_cancelled.v1.avsc"), `"fields": [`, `"fields": [{"name": "by", "type": "string", "doc": "Who"},`, 1)
+		writeFile(t, dir, "order/order_cancelled.v2.avsc", v2)
+		for _, check := range []bool{true, false} {
+			fails(t, run(dir, check), "order/order_cancelled", "by", "rule")
+		}
+		if readFile(t, dir, "versions.sum") != before {
+			t.Error("it was frozen all the same")
+		}
+	})
 	t.Run("edited code is stale", func(t *testing.T) {
 		t.Parallel()
 		dir := folder(t)
@@ -92,21 +105,21 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// folder returns a copy of the folder schemas.
+// folder returns a copy of a small folder of schemas: the live one grows.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, pattern := range []string{"*/*.avsc", "versions.sum", "events.gen.go"} {
-		paths, err := filepath.Glob(filepath.Join("../..", pattern))
+		paths, err := filepath.Glob(filepath.Join("testdata/schemas", pattern))
 		if err != nil || len(paths) == 0 {
 			t.Fatal(pattern, err)
 		}
 		for _, path := range paths {
-			rel, err := filepath.Rel("../..", path)
+			rel, err := filepath.Rel("testdata/schemas", path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			writeFile(t, dir, rel, readFile(t, "../..", rel))
+			writeFile(t, dir, rel, readFile(t, "testdata/schemas", rel))
 		}
 	}
 	return dir

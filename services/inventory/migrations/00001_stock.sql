@@ -21,7 +21,7 @@ create table stock (
     at          bigint not null -- of the newest movement; no later one has an earlier time
 );
 
--- Folds of the past, every hundred versions.
+-- Folds of the past, about every hundred versions.
 create table stock_snapshot (
     sku         text not null,
     version     bigint not null,

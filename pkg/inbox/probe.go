@@ -1,0 +1,79 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"example.com/keyline/pkg/db"
+)
+
+// reached tells the breaker what an attempt says about what its type needs: it was there,
+// even if it refused, or it was not.
+func (in *Inbox) reached(ctx context.Context, it *item, v *verdict) {
+	if it.probe != nil && *it.probe != it.meta.Type {
+		in.resume(ctx, *it.probe) // events that could not be read yet, for want of the registry
+	}
+	if v != nil && v.state == unavailable {
+		in.unreachable(ctx, it.meta.Type, v.err)
+	} else {
+		in.resume(ctx, it.meta.Type)
+	}
+}
+
+// unreachable opens the circuit of a type, or keeps it open.
+func (in *Inbox) unreachable(ctx context.Context, typ string, err error) {
+	if in.breaker.fail(typ, time.Now()) {
+		in.cfg.Log.WarnContext(ctx, "unavailable, its events wait", "type", typ, "error", errorText(err))
+	}
+}
+
+// shelve lets a key wait for what its first event needs.
+func (in *Inbox) shelve(ctx context.Context, tx *db.Tx, it *item) error {
+	_, err := tx.Exec(ctx, `update waiting_key set state = 'unavailable', type = $4 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, it.Topic, it.keyBytes(), it.meta.Type)
+	return err
+}
+
+// probe tries one event of a type whose circuit is open.
+func (in *Inbox) probe(ctx context.Context) (more bool, err error) {
+	typ, due := in.breaker.probe(time.Now())
+	if !due {
+		return false, nil
+	}
+	defer in.breaker.giveUp(typ, time.Now()) // does nothing once the probe has an outcome
+	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, &typ, typ)
+	if err == nil && !worked {
+		in.breaker.succeed(typ) // nothing waits any more
+	}
+	return false, err
+}
+
+// resume lets all keys go on that waited for what a type needs.
+func (in *Inbox) resume(ctx context.Context, typ string) {
+	if !in.breaker.succeed(typ) {
+		return
+	}
+	in.cfg.Log.InfoContext(ctx, "available again", "type", typ)
+	for {
+		// Keys that are locked are left out, so that no lock is waited for out of order;
+		// findUnavailable sees to them.
+		n, err := in.db.Exec(ctx, `update waiting_key set state = 'retrying', due = now_micros() where group_name = $1 and (topic, key) in (
+			select topic, key from waiting_key where group_name = $1 and state = 'unavailable' and type = $2 limit 1000`+in.db.SkipLocked()+`)`, in.cfg.Group, typ)
+		if err != nil || n == 0 {
+			break
+		}
+	}
+	in.Wake()
+}
+
+// findUnavailable opens the circuits of what waits in the database, put there by another
+// process or an earlier one, so that this one probes too.
+func (in *Inbox) findUnavailable(ctx context.Context) (more bool, err error) {
+	rows, err := in.db.Query(ctx, `select distinct type from waiting_key where group_name = $1 and state = 'unavailable'`, in.cfg.Group)
+	types, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
+	for _, typ := range types {
+		in.breaker.found(typ, time.Now())
+	}
+	return false, err
+}

@@ -1,0 +1,105 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"example.com/keyline/pkg/db"
+)
+
+// claimKey marks a key as running, for others to leave alone until the claim ends.
+func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
+	_, err := tx.Exec(ctx, `update waiting_key set state = 'running', claim = $4, due = now_micros() + $5 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
+	if err != nil {
+		return fmt.Errorf("claim a key: %w", err)
+	}
+	return nil
+}
+
+// lease is how long a claim lasts that is not renewed.
+func (in *Inbox) lease() time.Duration { return in.cfg.Claim / 6 }
+
+// renew keeps a claim until ctx ends or somebody else has the key.
+func (in *Inbox) renew(ctx context.Context, c claimed) {
+	tick := time.NewTicker(in.lease() / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() + $5
+			where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
+			in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
+		if err == nil && n == 0 {
+			return
+		}
+	}
+}
+
+// runSlow runs an effect outside any transaction and then writes its end, if the claim still
+// holds. A database that is away meanwhile is waited for: the effect has happened.
+func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
+	hctx, cancel := context.WithTimeout(ctx, in.cfg.Claim)
+	defer cancel()
+	var renewing sync.WaitGroup
+	renewing.Go(func() { in.renew(hctx, c) })
+	sctx, span := in.span(hctx, it)
+	var done Done
+	failure := guard(func() (err error) {
+		done, err = it.handler.slow(sctx, it.delivery(span))
+		return err
+	})
+	span.done(failure)
+	cancel()
+	renewing.Wait()
+	for attempt := 1; ; attempt++ {
+		after, err := in.finish(ctx, it, c, done, failure)
+		if err == nil {
+			in.attempt(ctx, span)
+			if after != nil {
+				after()
+			}
+			return nil
+		}
+		if stopped(ctx) && attempt >= finishFor {
+			return err
+		}
+		in.cfg.Log.WarnContext(ctx, "a slow effect's end cannot be written yet", "key", it.meta.Subject, "error", err)
+		wait(ctx, in.backoff(min(attempt, 5)))
+	}
+}
+
+// finish ends a claim. If the key's claim number has moved on, somebody else has the key,
+// and nothing is written.
+func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, failure error) (after func(), err error) {
+	err = in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		var claim int64
+		row := tx.QueryRow(ctx, `select claim from waiting_key where group_name = $1 and topic = $2 and key = $3`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key)
+		switch err := row.Scan(&claim); {
+		case errors.Is(err, sql.ErrNoRows), err == nil && claim != c.claim:
+			in.cfg.Log.WarnContext(ctx, "claim lost", "topic", it.Topic, "key", it.meta.Subject, "event_id", it.meta.ID)
+			after = nil
+			return nil
+		case err != nil:
+			return err
+		}
+		result := failure
+		if result == nil && done != nil {
+			result = tx.Savepoint(ctx, func() error { return guard(func() error { return done(ctx, tx) }) })
+			if in.lost(ctx, result) {
+				return result
+			}
+		}
+		it := *it // a repetition must not count the attempt twice
+		after, err = in.settle(ctx, tx, &it, result)
+		return err
+	})
+	return after, err
+}
