@@ -34,7 +34,8 @@ func (in *Inbox) renew(ctx context.Context, c claimed) {
 			return
 		case <-tick.C:
 		}
-		n, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() + $5
+		// Not under ctx: its end must not break a connection in the middle of a statement.
+		n, err := in.db.Exec(context.WithoutCancel(ctx), `update waiting_key set due = now_micros() + $5
 			where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
 			in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
 		if err == nil && n == 0 {

@@ -125,12 +125,15 @@ func (c *chance) of(n int) bool { return c.n(n) == 0 }
 
 // pause waits for up to 100 ms, once in n times.
 func (c *chance) pause(ctx context.Context, n int) {
-	if !c.of(n) {
-		return
+	if c.of(n) {
+		c.wait(ctx, c.n(100))
 	}
+}
+
+func (c *chance) wait(ctx context.Context, milliseconds int) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(time.Duration(c.n(100)) * time.Millisecond):
+	case <-time.After(time.Duration(milliseconds) * time.Millisecond):
 	}
 }
 
@@ -142,12 +145,13 @@ type partition struct {
 	mu         sync.Mutex
 	committed  int64
 	generation int
+	moved      chan struct{} // holds one: this generation's owner has finished a batch
 }
 
 // makeLogs fills the partitions: events of a few keys, of two types, with twins in between.
 func (r *rig) makeLogs(c *chance, partitions, keys, events int) (all []*partition) {
 	for id := range partitions {
-		p := &partition{id: int32(id)}
+		p := &partition{id: int32(id), moved: make(chan struct{}, 1)}
 		last := map[string]int64{}
 		r.log = nil
 		for range events {
@@ -184,9 +188,12 @@ func (p *partition) rebalance(ctx context.Context, r *rig, replicas []*inbox.Inb
 		generation := p.generation
 		p.mu.Unlock()
 		owners.Go(func() { p.own(ctx, r, replicas[c.n(len(replicas))], generation, c) })
+		c.wait(ctx, 20+c.n(150))
+		// On a busy machine an owner needs longer than that for its first batch; if none came
+		// to an end, no offset would ever be committed.
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(20+c.n(150)) * time.Millisecond):
+		case <-p.moved:
 		}
 	}
 }
@@ -207,8 +214,7 @@ func (p *partition) own(ctx context.Context, r *rig, in *inbox.Inbox, generation
 		}
 		end := min(int64(len(p.log)), position+int64(1+c.n(40)))
 		if position == end {
-			c.pause(ctx, 1)
-			continue
+			return
 		}
 		logStart := max(0, position-logKept)
 		b := event.Batch{Topic: "steps", TopicID: [16]byte{9}, Partition: p.id, LogStart: logStart, Records: p.log[position:end]}
@@ -218,6 +224,12 @@ func (p *partition) own(ctx context.Context, r *rig, in *inbox.Inbox, generation
 		position = end
 		c.pause(ctx, 20)
 		p.mu.Lock()
+		if p.generation == generation {
+			select {
+			case p.moved <- struct{}{}:
+			default:
+			}
+		}
 		if p.generation == generation && !c.of(3) { // a zombie's commit is refused; some are lost
 			p.committed = position
 		}

@@ -46,7 +46,9 @@ func (s *shop) useOwnGroups() {
 	s.starts = s.ends(topics...)
 	s.rewind()
 	s.Cleanup(func() {
-		ctx, admin := context.Background(), s.admin()
+		ctx := context.Background()
+		admin, done := s.admin()
+		defer done()
 		for service, topic := range consumed {
 			group := prefix + "-" + service
 			if _, err := admin.DeleteGroup(ctx, group); err != nil {
@@ -60,12 +62,14 @@ func (s *shop) useOwnGroups() {
 // rewind sets the groups to where this test's records begin. No shop must run.
 func (s *shop) rewind() {
 	s.Helper()
+	admin, done := s.admin()
+	defer done()
 	for service, topic := range consumed {
 		at := kadm.Offsets{}
 		for p := range s.ends(topic)[topic] {
 			at.AddOffset(topic, p, s.starts[topic][p], -1)
 		}
-		if err := s.admin().CommitAllOffsets(s.Context(), s.group(service), at); err != nil {
+		if err := admin.CommitAllOffsets(s.Context(), s.group(service), at); err != nil {
 			s.Fatal(err)
 		}
 	}
@@ -93,19 +97,18 @@ func (s *shop) kafka(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-func (s *shop) admin() *kadm.Client {
+func (s *shop) admin() (admin *kadm.Client, done func()) {
 	s.Helper()
 	cl := s.kafka()
-	s.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
+	return kadm.NewClient(cl), cl.Close
 }
 
 // ends are where topics end.
 func (s *shop) ends(topics ...string) offsets {
 	s.Helper()
-	cl := s.kafka()
-	defer cl.Close()
-	listed, err := kadm.NewClient(cl).ListEndOffsets(s.Context(), topics...)
+	admin, done := s.admin()
+	defer done()
+	listed, err := admin.ListEndOffsets(s.Context(), topics...)
 	if err == nil {
 		err = listed.Error()
 	}
@@ -239,7 +242,8 @@ func (s *shop) write(records ...*kgo.Record) {
 // group, nothing waits but the dead, and nothing is left to publish.
 func (s *shop) quiet() {
 	s.Helper()
-	admin := s.admin()
+	admin, done := s.admin()
+	defer done()
 	eventually(s, "the shop is quiet", func() bool {
 		before := s.ends(topics...)
 		// The order matters: what is taken either waits or is done, and what is done has left

@@ -188,7 +188,7 @@ func (s *shop) useOwnSchemas() {
 	}
 	s.cfg.Environ["DATABASE_URL"] = base + join + "search_path=" + prefix
 	s.Cleanup(func() {
-		d, err := db.Open(db.Config{URL: base})
+		d, err := db.Open(db.Config{URL: real["DATABASE_URL"]})
 		if err != nil {
 			s.Fatal(err)
 		}

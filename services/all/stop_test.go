@@ -12,8 +12,9 @@ import (
 func TestCleanStop(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
+	s := prepare(t, nil)
 	before := ours()
-	s := open(t, nil)
+	s.start()
 	sku := newSKU("tea")
 	s.receive(sku, 100)
 	for range 20 {

@@ -12,7 +12,9 @@
 // Decision: the movements are the truth. The row in stock is the fold up to the newest
 // movement, written in the same transaction, so that a reservation reads one row; the
 // state is kept in stock_snapshot by the first transaction that passes a hundred movements,
-// so that a look into the past folds those and one batch at most. Cost: a row per movement for ever. An order is not kept this way:
+// so that a look into the past folds those and one batch at most. Movements of an article
+// never go back in time, whatever the clocks say, so that a look into the past sees a
+// beginning of the ledger. Cost: a row per movement for ever. An order is not kept this way:
 // nobody asks for yesterday's order, and its topic tells what happened to it.
 //
 // # Why orders are worked on in batches

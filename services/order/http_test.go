@@ -162,31 +162,42 @@ func TestHTTP_place_refused(t *testing.T) {
 
 func TestHTTP_overload(t *testing.T) {
 	t.Parallel()
+	const published = `delete from outbox`
 	for _, tt := range []struct {
 		name   string
 		limits order.Limits
-		detail string
+		before string // what happened to the order that was accepted
+		detail string // of the refusal; empty: there is none
 		relief string // what ends the overload
 	}{
-		{"events wait too long to be published", order.Limits{OutboxAge: 1, Lag: time.Hour}, "wait to be published", `delete from outbox`},
-		{"inventory is too far behind", order.Limits{OutboxAge: time.Hour, Lag: 1}, "inventory is", `update orders set status = 'confirmed'`},
+		{"events wait too long to be published", order.Limits{OutboxAge: 1, Lag: time.Hour}, ``, "wait to be published", published},
+		{"inventory is too far behind", order.Limits{OutboxAge: time.Hour, Lag: 1}, published, "inventory is", `update orders set status = 'confirmed'`},
+		{"inventory cannot answer what it was not told", order.Limits{OutboxAge: time.Hour, Lag: 1}, `update outbox set created_at = created_at - 5000000`, "", published},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.Service = r.replica(func(p *order.Parts) { p.Limits = tt.limits })
 			r.serve()
-			measure := func() {
-				if err := r.MeasurePressure(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+			r.measure()
+			first := r.do("POST", "/v1/orders", body, "Idempotency-Key", "first")
+			accepted, _ := first.json["order_id"].(string)
+			if tt.before != "" {
+				r.exec(tt.before)
 			}
-			measure()
-			accepted := r.post(body)
-			measure()
+			r.measure()
 			a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k")
+			if tt.detail == "" {
+				if a.StatusCode != http.StatusAccepted {
+					t.Errorf("POST = %s, want it accepted", a)
+				}
+				return
+			}
 			if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || !strings.Contains(a.text, tt.detail) {
 				t.Errorf("POST under pressure = %s, Retry-After %q", a, a.Header.Get("Retry-After"))
+			}
+			if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "first"); a.String() != first.String() {
+				t.Errorf("a repetition under pressure = %s, want the stored answer %s", a, first)
 			}
 			if a := r.do("GET", "/v1/orders/"+accepted, ""); a.StatusCode != http.StatusOK {
 				t.Errorf("GET under pressure = %s", a)
@@ -194,12 +205,42 @@ func TestHTTP_overload(t *testing.T) {
 			if a := r.do("POST", "/v1/orders/"+accepted+"/cancel", ""); a.StatusCode != http.StatusAccepted {
 				t.Errorf("cancel under pressure = %s", a)
 			}
-			if _, err := r.parts.DB.Exec(t.Context(), tt.relief); err != nil {
-				t.Fatal(err)
+			r.exec(tt.relief)
+			r.measure()
+			if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k"); a.StatusCode != http.StatusAccepted {
+				t.Errorf("POST after it = %s", a)
 			}
-			measure()
-			r.post(body)
 		})
+	}
+	t.Run("an order that is stuck alone is no sign of overload", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.Service = r.replica(func(p *order.Parts) { p.Limits = order.Limits{OutboxAge: time.Hour, Lag: 1} })
+		r.serve()
+		r.post(body)
+		r.answer(reserved(r.post(body)), "answer-1")
+		r.exec(published)
+		r.measure()
+		r.post(body)
+		r.exec(published)
+		r.measure()
+		if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k"); a.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("POST = %s, want 503: the newest order waits too", a)
+		}
+	})
+}
+
+func (r *rig) measure() {
+	r.Helper()
+	if err := r.MeasurePressure(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) exec(query string) {
+	r.Helper()
+	if _, err := r.parts.DB.Exec(r.Context(), query); err != nil {
+		r.Fatal(err)
 	}
 }
 

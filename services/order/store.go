@@ -118,7 +118,7 @@ func overdue(ctx context.Context, d *db.DB, tx *db.Tx, patience time.Duration) (
 // which says nothing about the others. (Order IDs sort by time.)
 func unanswered(ctx context.Context, d *db.DB) (time.Duration, error) {
 	var age int64
-	err := d.QueryRow(ctx, `select now_micros() - placed_at from orders where status = 'pending' and order_id > coalesce(
+	err := d.QueryRow(ctx, `select now_micros() - pending_since from orders where status = 'pending' and order_id > coalesce(
 		(select order_id from orders where status in ('confirmed', 'rejected') order by order_id desc limit 1), '')
 		order by order_id limit 1`).Scan(&age)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
