@@ -24,24 +24,30 @@ func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
 // lease is how long a claim lasts that is not renewed.
 func (in *Inbox) lease() time.Duration { return in.cfg.Claim / 6 }
 
-// renew keeps a claim until ctx ends or somebody else has the key.
-func (in *Inbox) renew(ctx context.Context, c claimed) {
-	tick := time.NewTicker(in.lease() / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+// renew keeps a claim until stop is called or somebody else has the key. done stops it too,
+// and waits for it.
+func (in *Inbox) renew(ctx context.Context, c claimed) (stop context.CancelFunc, done func()) {
+	until, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(in.lease() / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-until.Done():
+				return
+			case <-tick.C:
+			}
+			// Not under until: its end must not break a connection in the middle of a statement.
+			n, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() + $5
+				where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
+				in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
+			if err == nil && n == 0 {
+				return
+			}
 		}
-		// Not under ctx: its end must not break a connection in the middle of a statement.
-		n, err := in.db.Exec(context.WithoutCancel(ctx), `update waiting_key set due = now_micros() + $5
-			where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
-			in.cfg.Group, c.topic, c.key, c.claim, in.lease().Microseconds())
-		if err == nil && n == 0 {
-			return
-		}
-	}
+	})
+	return stop, func() { stop(); wg.Wait() }
 }
 
 // runSlow runs an effect outside any transaction and then writes its end, if the claim still
@@ -49,19 +55,19 @@ func (in *Inbox) renew(ctx context.Context, c claimed) {
 func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	hctx, cancel := context.WithTimeout(ctx, in.cfg.Claim)
 	defer cancel()
-	var renewing sync.WaitGroup
-	renewing.Go(func() { in.renew(hctx, c) })
+	stop, done := in.renew(ctx, c)
+	defer done()
+	expire := time.AfterFunc(in.cfg.Claim, stop)
 	sctx, span := in.span(hctx, it)
-	var done Done
+	var rest Done
 	failure := guard(func() (err error) {
-		done, err = it.handler.slow(sctx, it.delivery(span))
+		rest, err = it.handler.slow(sctx, it.delivery(span))
 		return err
 	})
 	span.done(failure)
-	cancel()
-	renewing.Wait()
+	expire.Stop() // in time: the claim is kept until the end is written
 	for attempt := 1; ; attempt++ {
-		after, err := in.finish(ctx, it, c, done, failure)
+		after, err := in.finish(ctx, it, c, rest, failure)
 		if err == nil {
 			in.attempt(ctx, span)
 			if after != nil {

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -137,4 +138,114 @@ func TestProducer_WindowsTakeTurns(t *testing.T) {
 			t.Fatalf("record %d is %s: windows overlap", i, wire[i].Value)
 		}
 	}
+}
+
+// A partition fails in the middle of a window: what was written of it is a prefix. The client
+// is cold at first, so that the topic is looked up while the window is handed to it.
+func TestProducer_NothingIsWrittenBehindAFailure(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidRecord, kerr.UnknownServerError} {
+		t.Run(fault.Message, func(t *testing.T) {
+			t.Parallel()
+			cluster := fake(t)
+			addrs := cluster.ListenAddrs()
+			for round := range 8 {
+				topic := newTopic(t, addrs, 2)
+				p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(2000)}})
+				if round%2 == 1 { // warm
+					if errs := p.Publish(t.Context(), numbered(topic, 0, 1, keys(40)[10:]...)); errs != nil {
+						t.Fatal(errors.Join(errs...))
+					}
+				}
+				var requests atomic.Int64
+				cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Partitions: []int32{0}, Err: fault,
+					When: func(kmsg.Request) bool { return requests.Add(1) == int64(1+round/2) }})
+				window := numbered(topic, 0, 200, keys(10)...)
+				errs := p.Publish(t.Context(), window)
+				if errs == nil {
+					t.Fatal("the fault did not strike")
+				}
+				wire := map[string]bool{}
+				for _, r := range readAll(t, addrs, topic) {
+					wire[string(r.Value)] = true
+				}
+				failed := map[string]bool{}
+				for i, r := range window {
+					key, value := string(r.Key), string(r.Value)
+					if errs[i] == nil != wire[value] {
+						t.Fatalf("round %d, %s: answer %v, on the wire %v", round, value, errs[i], wire[value])
+					}
+					if failed[key] && wire[value] {
+						t.Fatalf("round %d: %s was written behind a failure of its key", round, value)
+					}
+					failed[key] = failed[key] || errs[i] != nil
+				}
+				if errs := p.Publish(t.Context(), window); errs != nil {
+					t.Fatal(errors.Join(errs...))
+				}
+			}
+		})
+	}
+}
+
+// The context ends while a window is on its way and the broker is silent. The next window
+// holds what was not acknowledged and more; whatever the broker makes of the first one by
+// then, each key's first sights are in order.
+func TestProducer_ContextEndsMidFlush(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic := newTopic(t, addrs, 2)
+	p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(1000)}})
+	published := 0
+	for round := range 10 {
+		window := numbered(topic, published, 60, keys(5)...)
+		stalled, answer := make(chan struct{}, 1000), make(chan struct{})
+		var requests atomic.Int64
+		cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.KeepControl()
+			if requests.Add(1) == int64(1+round%4) {
+				stalled <- struct{}{}
+				cluster.DropControl()
+				cluster.SleepControl(func() { <-answer })
+			}
+			return nil, nil, false
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-stalled; cancel() }()
+		errs := p.Publish(ctx, window)
+		failed := 0
+		for _, err := range errs {
+			if err != nil {
+				failed++
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("round %d: got %v, want that the context was cancelled", round, err)
+				}
+			}
+		}
+		if failed == 0 {
+			t.Fatalf("round %d: everything was acknowledged", round)
+		}
+		if round%2 == 0 {
+			close(answer) // the old request is carried out before the new window
+		}
+		again := window[:0:0]
+		for i, err := range errs {
+			if err != nil {
+				again = append(again, window[i])
+			}
+		}
+		done := make(chan []error, 1)
+		go func() {
+			done <- p.Publish(t.Context(), append(again, numbered(topic, published+60, 10, keys(5)...)...))
+		}()
+		if round%2 == 1 {
+			close(answer) // or beside it
+		}
+		if errs := <-done; errs != nil {
+			t.Fatal(errors.Join(errs...))
+		}
+		published += 70
+	}
+	firstSightsInOrder(t, readAll(t, addrs, topic))
 }

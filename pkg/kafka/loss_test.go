@@ -1,0 +1,190 @@
+package kafka_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/keyline/pkg/kafka"
+)
+
+func TestConsumer_Losses(t *testing.T) {
+	t.Parallel()
+
+	t.Run("retention that has passed the committed offset stops the partition and names the range", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, group := newTopic(t, addrs, 2), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 10, keys(10)...)...)
+		first := newRecorder()
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group}, first, nil, topic)
+		first.waitFor(t, 100)
+		_ = c.stop(t)
+		before := committed(t, addrs, group, topic)
+		publish(t, addrs, numbered(topic, 10, 10, keys(10)...)...)
+		if err := cluster.DeleteRecords(topic, 0, before[0]+7); err != nil {
+			t.Fatal(err)
+		}
+		second, book, m := newRecorder(), &logbook{}, newMetrics()
+		c = consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger(), Meter: m.meter}, second, nil, topic)
+		book.wait(t, "level=ERROR", "partition stopped", "partition=0", "reason=offset_out_of_range", "OFFSET_OUT_OF_RANGE",
+			fmt.Sprintf("lost_from=%d lost_to=%d", before[0], before[0]+6), "next_step=")
+		second.waitFor(t, int(ends(t, addrs, topic)[1]-before[1]))
+		if got := m.value(t, "consumer_partition_stopped", "partition", "0", "reason", "offset_out_of_range"); got != 1 {
+			t.Errorf("consumer_partition_stopped: got %v, want 1", got)
+		}
+		if got := m.value(t, "consumer_records_lost", "partition", "0"); got != 7 {
+			t.Errorf("consumer_records_lost: got %v, want 7", got)
+		}
+		_ = c.stop(t)
+		if got := committed(t, addrs, group, topic)[0]; got != before[0] {
+			t.Errorf("committed offset of the stopped partition: got %d, want it as it was, %d", got, before[0])
+		}
+		second.mu.Lock()
+		defer second.mu.Unlock()
+		for _, b := range second.batches {
+			if b.Partition == 0 {
+				t.Errorf("processed behind the loss: offset %d", b.Records[0].Offset)
+			}
+		}
+	})
+
+	t.Run("a log that was cut below the committed offset stops the partition", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 100, "k")...)
+		first := newRecorder()
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group}, first, nil, topic)
+		first.waitFor(t, 100)
+		_ = c.stop(t)
+		// The leader answers that the epoch of the commit ended at 60: an unclean election.
+		cluster.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.KeepControl()
+			resp := r.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+			for _, t := range r.(*kmsg.OffsetForLeaderEpochRequest).Topics {
+				rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
+				rt.Topic = t.Topic
+				for _, p := range t.Partitions {
+					rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+					rp.Partition, rp.EndOffset, rp.LeaderEpoch = p.Partition, 60, p.LeaderEpoch
+					rt.Partitions = append(rt.Partitions, rp)
+				}
+				resp.Topics = append(resp.Topics, rt)
+			}
+			return resp, nil, true
+		})
+		second, book := newRecorder(), &logbook{}
+		c = consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, second, nil, topic)
+		book.wait(t, "level=ERROR", "partition stopped", "reason=data_loss", "position=100")
+		_ = c.stop(t)
+		if got := committed(t, addrs, group, topic)[0]; got != 100 || len(second.values) != 0 {
+			t.Errorf("got offset %d and %d records done, want 100 and none", got, len(second.values))
+		}
+	})
+
+	t.Run("retention that overtakes a running consumer stops the partition", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		rec.waitFor(t, 10)
+		c.Client().PauseFetchTopics(topic) // as if it were slow
+		publish(t, addrs, numbered(topic, 10, 10, "k")...)
+		if err := cluster.DeleteRecords(topic, 0, 15); err != nil {
+			t.Fatal(err)
+		}
+		c.Client().ResumeFetchTopics(topic)
+		book.wait(t, "level=ERROR", "partition stopped", "reason=offset_out_of_range", "lost_from=10 lost_to=14")
+	})
+
+	t.Run("a topic that was deleted and made again is reported and not read", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, other, group := newTopic(t, addrs, 1), newTopic(t, addrs, 1), unique(t, "group")
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic, other)
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		rec.waitFor(t, 10)
+		eventually(t, "the commit", func() bool { return sum(committed(t, addrs, group, topic)) == 10 })
+		if err := cluster.DeleteTopic(topic); err != nil {
+			t.Fatal(err)
+		}
+		if err := cluster.CreateTopic(topic, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, addrs, numbered(topic, 0, 20, "new")...)
+		publish(t, addrs, numbered(other, 0, 10, "o")...)
+		rec.waitFor(t, 20) // the other topic goes on
+		book.wait(t, "level=ERROR", "partition cannot be read", topic, "reason=topic_recreated")
+		if err := c.stop(t); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if got := committed(t, addrs, group, topic); len(got) != 0 {
+			t.Errorf("offsets of the old topic on the new one: %v", got)
+		}
+		again := newRecorder()
+		consume(t, kafka.Config{Brokers: addrs, Group: group}, again, nil, topic, other)
+		again.waitFor(t, 20) // after a restart, the new topic from its beginning
+		again.inOrder(t)
+	})
+
+	t.Run("a batch that decompresses too far stops its partition only", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, other := newTopic(t, addrs, 1), newTopic(t, addrs, 1)
+		bomb(t, addrs, topic)
+		publish(t, addrs, numbered(topic, 0, 10, "behind")...)
+		rec, book := newRecorder(), &logbook{}
+		consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group"), Log: book.logger()}, rec, nil, topic, other)
+		book.wait(t, "level=ERROR", "partition stopped", topic, "reason=batch_too_large")
+		publish(t, addrs, numbered(other, 0, 10, "k")...)
+		rec.waitFor(t, 10)
+		rec.mu.Lock()
+		defer rec.mu.Unlock()
+		if got := rec.byKey["behind"]; len(got) != 0 {
+			t.Errorf("read behind the batch: %v", got)
+		}
+	})
+
+	t.Run("a topic that may not be read is reported and read when it may", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic := newTopic(t, addrs, 1)
+		rec, book := newRecorder(), &logbook{}
+		denied := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topic, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group"), Log: book.logger()}, rec,
+			func(c *kafka.Consumer) { c.SetWatchEvery(50 * time.Millisecond) }, topic)
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		book.wait(t, "level=ERROR", "partition cannot be read", "reason=forbidden")
+		denied.Remove()
+		rec.waitFor(t, 10)
+	})
+}
+
+// bomb writes one batch of 20 MiB that takes a few hundred bytes on the wire.
+func bomb(t testing.TB, addrs []string, topic string) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ProducerBatchMaxBytes(32<<20),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	r := &kgo.Record{Topic: topic, Key: []byte("k"), Value: make([]byte, 20<<20)}
+	if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
