@@ -41,6 +41,15 @@ func Time(micros int64) time.Time {
 	return time.UnixMicro(micros).UTC()
 }
 
+// Bytes tells empty bytes from null in what was scanned, which SQLite's driver does not: null
+// is whether the column was.
+func Bytes(scanned []byte, null bool) []byte {
+	if !null && scanned == nil {
+		return []byte{}
+	}
+	return scanned
+}
+
 // ForUpdate is the clause that locks the rows a query returns until the end of the
 // transaction. It is empty on SQLite, whose transactions have the whole database.
 func (d *DB) ForUpdate() string { return d.dialect.lock(" for update") }

@@ -95,7 +95,7 @@ func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int, who
 	if whole {
 		value = `value`
 	}
-	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`,
+	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`, value is null,
 			e.type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at
 		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
 		where e.group_name = $1 and e.seq > $2 and ($3 = '' or `+stateOf+` = $3) and ($4 = '' or e.topic = $4) and ($5 or e.key = $6)
@@ -329,5 +329,7 @@ func problem(w http.ResponseWriter, status int, detail string) {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // the client may be gone
 }

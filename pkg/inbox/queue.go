@@ -150,23 +150,22 @@ func (in *Inbox) insertEvents(ctx context.Context, tx *db.Tx, queue []queued) er
 }
 
 // eventColumns are the columns that scanItem reads.
-const eventColumns = `seq, topic, key, has_key, topic_id, part, position, identity, recorded_at, headers, value,
+const eventColumns = `seq, topic, key, has_key, topic_id, part, position, identity, recorded_at, headers, value, value is null,
 	type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at`
 
 func scanItem(r interface{ Scan(...any) error }, it *item) error {
 	var topicID, identity, headers []byte
-	var hasKey bool
+	var hasKey, noValue bool
 	var recorded int64
 	it.Record = &event.Record{}
-	err := r.Scan(&it.seq, &it.Topic, &it.Key, &hasKey, &topicID, &it.Partition, &it.Offset, &identity, &recorded, &headers, &it.Value,
+	err := r.Scan(&it.seq, &it.Topic, &it.Key, &hasKey, &topicID, &it.Partition, &it.Offset, &identity, &recorded, &headers, &it.Value, &noValue,
 		&it.meta.Type, &it.setAside, &it.attempts, &it.redrives, &it.reason, &it.lastError, &it.firstFailedAt, &it.failedAt, &it.takenAt)
 	if err != nil {
 		return err
 	}
+	it.Key, it.Value = db.Bytes(it.Key, !hasKey), db.Bytes(it.Value, noValue)
 	if !hasKey {
 		it.Key = nil
-	} else if it.Key == nil {
-		it.Key = []byte{}
 	}
 	copy(it.TopicID[:], topicID)
 	copy(it.identity[:], identity)

@@ -301,18 +301,22 @@ func TestRelay_holds_back_what_cannot_be_published_and_nothing_else(t *testing.T
 					return err
 				}
 			}
-			return o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: nil, Value: nil})
+			err := o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: nil, Value: nil})
+			return errors.Join(err, o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: []byte{}, Value: []byte{}}))
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		start(t, o, w)
-		eventually(t, "the other topic flows", func() bool { return len(w.keys()) == 1 })
+		eventually(t, "the other topic flows", func() bool { return len(w.keys()) == 2 })
 		if r := w.records[0]; r.Topic != "there" || r.Key != nil || r.Value != nil {
 			t.Errorf("%+v, want a record without key and value", r)
 		}
+		if r := w.records[1]; r.Key == nil || r.Value == nil {
+			t.Errorf("%+v, want empty key and value, not none", r)
+		}
 		w.set(nil)
-		eventually(t, "the topic has been created", func() bool { return len(w.keys()) == 31 })
+		eventually(t, "the topic has been created", func() bool { return len(w.keys()) == 32 })
 	})
 }
 

@@ -197,12 +197,14 @@ func (r *relay) publishHolds(ctx context.Context) error {
 
 func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
 	size := 0
-	rows, err := r.db.Query(ctx, `select id, topic, key, value, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
+	rows, err := r.db.Query(ctx, `select id, topic, key, key is null, value, value is null, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
 	window, err := db.Collect(rows, err, func(rows *sql.Rows, s *stored) error {
 		var headers []byte
-		if err := rows.Scan(&s.id, &s.Topic, &s.Key, &s.Value, &headers); err != nil {
+		var noKey, noValue bool
+		if err := rows.Scan(&s.id, &s.Topic, &s.Key, &noKey, &s.Value, &noValue, &headers); err != nil {
 			return err
 		}
+		s.Key, s.Value = db.Bytes(s.Key, noKey), db.Bytes(s.Value, noValue)
 		size += len(s.Key) + len(s.Value) + len(headers)
 		if size > maxWindowBytes && size > len(s.Key)+len(s.Value)+len(headers) {
 			return errFull

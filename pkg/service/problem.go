@@ -37,5 +37,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, status int, detail, fi
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // a client that has gone needs no answer
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(body) // a client that has gone needs no answer
 }

@@ -1,11 +1,12 @@
 package all_test
 
 import (
-	"maps"
+	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/schemas"
@@ -41,7 +42,7 @@ func (s *shop) checkCancelled(cancels map[string]string, orders ...accepted) {
 	c := &checker{shop: s, facts: map[string][]fact{}, cancels: cancels, mails: s.Mailbox().Messages()}
 	for _, topic := range topics {
 		c.facts[topic] = firstSights(s.facts(topic))
-		c.versionsRise(topic)
+		c.report(judgeVersions(c.facts[topic]))
 	}
 	reserved := map[string]int64{} // by SKU, by orders neither rejected nor cancelled
 	skus := map[string]bool{}
@@ -80,19 +81,19 @@ func (c *checker) of(topic, orderID string) (facts []fact) {
 	return facts
 }
 
-// versionsRise is I3: what an order's source has written comes in order, without gaps.
-func (c *checker) versionsRise(topic string) {
-	c.Helper()
+// judgeVersions is I3: what an order's source has written comes in order, without gaps.
+func judgeVersions(facts []fact) (wrong []string) {
 	last := map[string]int64{}
-	for _, f := range c.facts[topic] {
+	for _, f := range facts {
 		if f.source == "" {
 			continue // a producer that is not ours
 		}
 		of := f.source + " " + f.key()
 		if last[of]++; f.version != last[of] {
-			c.Errorf("I3: %s of order %s has version %d, want %d", f.typ, f.key(), f.version, last[of])
+			wrong = append(wrong, fmt.Sprintf("I3: %s of order %s has version %d, want %d", f.typ, f.key(), f.version, last[of]))
 		}
 	}
+	return wrong
 }
 
 // ends is I1, I4 and I5: the order has one of the known outcomes, with one mail for each
@@ -132,16 +133,24 @@ func (c *checker) ends(o accepted) order {
 	return got
 }
 
-// stockRight is I2 and I4: the ledger never falls below zero, each order is in it at most
-// once each way, and what is available is what no order holds.
+// stockRight is I2 and I4, of an article of which the orders hold so many.
 func (c *checker) stockRight(sku string, reserved int64) {
 	c.Helper()
 	if c.send("GET", "/v1/stock/"+sku, nil).status == http.StatusNotFound && reserved == 0 {
 		return // nobody has ever received it
 	}
+	for _, wrong := range judgeStock(c.movements(sku), c.stock(sku), reserved) {
+		c.Errorf("%s: %s", sku, wrong)
+	}
+}
+
+// judgeStock is I2 and I4: the ledger never falls below zero, each order is in it at most
+// once each way, and what is available is what no order holds.
+func judgeStock(moved []movement, told stock, reserved int64) (wrong []string) {
+	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	var now stock
 	done := map[string]bool{}
-	for i, m := range c.movements(sku) {
+	for i, m := range moved {
 		switch m.Kind {
 		case "received":
 			now.OnHand += m.Quantity
@@ -151,29 +160,55 @@ func (c *checker) stockRight(sku string, reserved int64) {
 			now.Reserved -= m.Quantity
 		}
 		if m.Version != int64(i+1) || now.Reserved < 0 || now.Reserved > now.OnHand {
-			c.Errorf("I2: movement %d of %s, version %d, leaves %d reserved of %d", i+1, sku, m.Version, now.Reserved, now.OnHand)
+			complain("I2: movement %d, version %d, leaves %d reserved of %d", i+1, m.Version, now.Reserved, now.OnHand)
 		}
 		if effect := m.Kind + " " + m.OrderID; m.OrderID != "" && done[effect] || done[m.Cause] {
-			c.Errorf("I4: %s is %s a second time, by %s", sku, effect, m.Cause)
+			complain("I4: %s a second time, by %s", effect, m.Cause)
 		} else {
 			done[effect], done[m.Cause] = true, true
 		}
 	}
 	now.Available = now.OnHand - now.Reserved
-	if got := c.stock(sku); got != now || now.Reserved != reserved {
-		c.Errorf("I2: stock of %s is %+v, its ledger says %+v, its orders hold %d", sku, got, now, reserved)
+	if told != now || now.Reserved != reserved {
+		complain("I2: stock is %+v, its ledger says %+v, its orders hold %d", told, now, reserved)
+	}
+	return wrong
+}
+
+func (c *checker) report(wrong []string) {
+	c.Helper()
+	for _, w := range wrong {
+		c.Error(w)
 	}
 }
 
-// The checker has teeth: it finds what each invariant forbids.
-func TestChecker_firstSights(t *testing.T) {
+// The checker has teeth: it finds what the invariants forbid.
+func TestChecker(t *testing.T) {
 	t.Parallel()
-	twin := fact{id: "1", source: "/order"}
-	got := firstSights([]fact{twin, {id: "2", source: "/order"}, twin, {id: "1", source: "/email"}})
-	if len(got) != 3 {
-		t.Errorf("%d first sights, want 3", len(got))
+	record := func(key string) *kgo.Record { return &kgo.Record{Key: []byte(key)} }
+	of := func(key, id string, version int64) fact {
+		return fact{Record: record(key), source: "/order", id: id, version: version}
 	}
-	if ways := slices.Sorted(maps.Keys(outcomes)); len(ways) != 4 {
-		t.Errorf("%d outcomes", len(ways))
+	received := movement{1, "received", 5, "", "receipt"}
+	for _, tt := range []struct {
+		name string
+		got  []string
+		want string // empty: nothing is wrong
+	}{
+		{"events in order", judgeVersions([]fact{of("a", "1", 1), of("b", "2", 1), of("a", "3", 2)}), ""},
+		{"a twin that comes later", judgeVersions(firstSights([]fact{of("a", "1", 1), of("a", "2", 2), of("a", "1", 1)})), ""},
+		{"a gap", judgeVersions([]fact{of("a", "1", 1), of("a", "3", 3)}), "I3"},
+		{"an inversion", judgeVersions([]fact{of("a", "2", 2), of("a", "1", 1)}), "I3"},
+		{"a ledger in order", judgeStock([]movement{received, {2, "reserved", 3, "a", "e1"}, {3, "released", 3, "a", "e2"}}, stock{5, 0, 5}, 0), ""},
+		{"more reserved than there is", judgeStock([]movement{received, {2, "reserved", 6, "a", "e1"}}, stock{5, 6, -1}, 6), "I2"},
+		{"an order that reserves twice", judgeStock([]movement{received, {2, "reserved", 1, "a", "e1"}, {3, "reserved", 1, "a", "e2"}}, stock{5, 2, 3}, 2), "I4"},
+		{"an event with two effects", judgeStock([]movement{received, {2, "reserved", 1, "a", "e1"}, {3, "reserved", 1, "b", "e1"}}, stock{5, 2, 3}, 2), "I4"},
+		{"more given back than was held", judgeStock([]movement{received, {2, "released", 1, "a", "e1"}}, stock{5, -1, 6}, -1), "I2"},
+		{"a row that is not the fold", judgeStock([]movement{received}, stock{6, 0, 6}, 0), "I2"},
+		{"stock that no order holds any more", judgeStock([]movement{received, {2, "reserved", 1, "a", "e1"}}, stock{5, 1, 4}, 0), "I2"},
+	} {
+		if got := strings.Join(tt.got, "; "); tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: found %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
