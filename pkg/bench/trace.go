@@ -148,6 +148,7 @@ func (t *tracing) publish() []side {
 			ours.Headers = event.WithSpanContext(m.headers, m.parent)
 			span, headers := startSend(tracer, &ours)
 			if span != nil {
+				acked.Key, acked.Headers = m.sent.Key, m.theirsSent
 				endSend(span, acked, nil)
 			}
 			if len(headers) != len(m.headers)+1 {

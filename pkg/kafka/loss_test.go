@@ -1,7 +1,9 @@
 package kafka_test
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,15 +98,31 @@ func TestConsumer_Losses(t *testing.T) {
 		addrs := cluster.ListenAddrs()
 		topic, group := newTopic(t, addrs, 1), unique(t, "group")
 		rec, book := newRecorder(), &logbook{}
-		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
+		consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
 		publish(t, addrs, numbered(topic, 0, 10, "k")...)
 		rec.waitFor(t, 10)
-		c.Client().PauseFetchTopics(topic) // as if it were slow
+		// As if it were slow: its fetches get no answer. Once one was turned away, none that
+		// was sent before is under way.
+		var away atomic.Bool
+		turned := make(chan struct{}, 1)
+		away.Store(true)
+		cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.KeepControl()
+			if !away.Load() {
+				return nil, nil, false
+			}
+			select {
+			case turned <- struct{}{}:
+			default:
+			}
+			return nil, errors.New("away"), true
+		})
+		<-turned
 		publish(t, addrs, numbered(topic, 10, 10, "k")...)
 		if err := cluster.DeleteRecords(topic, 0, 15); err != nil {
 			t.Fatal(err)
 		}
-		c.Client().ResumeFetchTopics(topic)
+		away.Store(false)
 		book.wait(t, "level=ERROR", "partition stopped", "reason=offset_out_of_range", "lost_from=10 lost_to=14")
 	})
 
