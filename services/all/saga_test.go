@@ -158,6 +158,10 @@ func TestCancelledOrder_dropped(t *testing.T) {
 	if dead.State != "dead" || dead.Reason != "permanent" || !strings.Contains(dead.Error, "lines[0].quantity") {
 		t.Fatalf("it is %s, %s: %s", dead.State, dead.Reason, dead.Error)
 	}
+	shown := s.sendTo(s.URLs.Admin, "GET", "/inventory/admin/waiting/"+itoa(dead.ID), nil).body
+	if !strings.Contains(shown, `"customer_email":"***"`) || strings.Contains(shown, "ada@example.com") {
+		t.Errorf("the operator sees the recipient: %s", shown)
+	}
 	s.operate("inventory", dead.ID, "drop", map[string]string{"reason": "made up"}).want(t, http.StatusOK)
 	s.forgeCancellation(o)
 	eventually(t, "StockReleased", func() bool {
