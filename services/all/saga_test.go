@@ -162,8 +162,13 @@ func TestCancelledOrder_dropped(t *testing.T) {
 	if !strings.Contains(shown, `"customer_email":"***"`) || strings.Contains(shown, "ada@example.com") {
 		t.Errorf("the operator sees the recipient: %s", shown)
 	}
-	s.operate("inventory", dead.ID, "drop", map[string]string{"reason": "made up"}).want(t, http.StatusOK)
 	s.forgeCancellation(o)
+	eventually(t, "the cancellation waits behind it", func() bool {
+		w := s.waits("inventory", o)
+		return len(w) == 2 && w[0].ID == dead.ID && w[1].State == "behind"
+	})
+	s.operate("inventory", dead.ID, "drop", nil).want(t, http.StatusBadRequest) // not without a reason
+	s.operate("inventory", dead.ID, "drop", map[string]string{"reason": "made up"}).want(t, http.StatusOK)
 	eventually(t, "StockReleased", func() bool {
 		for _, f := range s.factsOf(schemas.TopicInventory, o) {
 			if f.typ == "shop.inventory.StockReleased" {
@@ -172,6 +177,10 @@ func TestCancelledOrder_dropped(t *testing.T) {
 		}
 		return false
 	})
+	s.quiet()
+	if left := s.waits("inventory", ""); len(left) > 0 {
+		t.Errorf("%d events still wait: %+v", len(left), left)
+	}
 	s.wantStock(sku, stock{5, 0, 5})
 }
 
