@@ -46,17 +46,18 @@ var walls = []wall{
 	{folder: "pkg/inbox", may: []string{"pkg/event", "pkg/codec", "pkg/db", "pkg/outbox"}, not: []string{"pkg/codec/compat"}, why: layers},
 	{folder: "pkg/idempotency", may: []string{"pkg/db"}, why: "it keeps answers to HTTP requests in a database, nothing more"},
 	{folder: "pkg/service", may: []string{"pkg/telemetry"}, why: "a process skeleton fits every process only if it knows none of what runs in it"},
+	{folder: "pkg/service/spectest", why: "it judges files and answers, nothing else"},
 	{folder: "pkg/app", may: []string{"pkg"}, not: testOnly, why: "it puts together what a service runs on, and what a service must not link it must not either"},
 	{folder: "pkg/embedded", may: []string{"pkg/event", "pkg/kafka", "pkg/codec"}, why: "it stands in for a broker and a registry, below every service"},
 	{folder: "services/order", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/inventory", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/email", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/console", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
-	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest"}, why: "test helpers stay out of programs"},
+	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
 }
 
 // testOnly is what a service's program must not hold; its tests may.
-var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest"}
+var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest", "pkg/service/spectest"}
 
 // library says which folders may import a library. The longest prefix that matches an
 // import decides; libraries that are not listed are free.

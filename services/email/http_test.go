@@ -1,6 +1,7 @@
 package email_test
 
 import (
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/services/email"
 )
 
@@ -79,8 +81,8 @@ func TestHTTP_databaseAway(t *testing.T) {
 func TestOpenAPI_routes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
-	file := readSpec(email.OpenAPI)
-	if diff := cmp.Diff(file.routes(), slices.Sorted(maps.Keys(r.Routes()))); diff != "" {
+	file := spectest.Read(email.OpenAPI)
+	if diff := cmp.Diff(file.Routes(), slices.Sorted(maps.Keys(r.Routes()))); diff != "" {
 		t.Errorf("openapi.yaml and the routes differ: %s", diff)
 	}
 	for _, probe := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/openapi.yaml"} {
@@ -90,13 +92,10 @@ func TestOpenAPI_routes(t *testing.T) {
 
 func TestOpenAPI_examples(t *testing.T) {
 	t.Parallel()
-	file, n := readSpec(email.OpenAPI), 0
-	file.examples(map[string]any(file), "", func(at string, schema map[string]any, example any) {
-		n++
-		if err := file.check(schema, example, "the example"); err != nil {
-			t.Errorf("%s: %v", at, err)
-		}
-	})
+	n, errs := spectest.Read(email.OpenAPI).Examples()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
 	if n < 8 {
 		t.Errorf("only %d examples were found", n)
 	}

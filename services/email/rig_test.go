@@ -30,6 +30,7 @@ import (
 	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/pkg/outbox"
 	"example.com/keyline/pkg/service"
+	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/pkg/telemetry"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/email"
@@ -340,10 +341,10 @@ func (r *rig) do(method, path string) answered {
 		r.Fatal(err)
 	}
 	a := answered{Response: res, text: string(text)}
-	if err := readSpec(email.OpenAPI).judge(res, a.text); err != nil {
+	if err := spectest.Read(email.OpenAPI).Judge(res, a.text); err != nil {
 		r.Errorf("%s %s answers what openapi.yaml does not promise: %v\n%s", method, path, err, a.text)
 	}
-	if v, err := decode(a.text); err == nil {
+	if v, err := spectest.Decode(a.text); err == nil {
 		a.json, _ = v.(map[string]any)
 	}
 	return a

@@ -2,6 +2,7 @@ package inventory_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/services/inventory"
 )
 
@@ -273,8 +275,8 @@ func TestHTTP_databaseAway(t *testing.T) {
 func TestOpenAPI_routes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
-	file := readSpec(inventory.OpenAPI)
-	if diff := cmp.Diff(file.routes(), slices.Sorted(maps.Keys(r.Routes(r.keys)))); diff != "" {
+	file := spectest.Read(inventory.OpenAPI)
+	if diff := cmp.Diff(file.Routes(), slices.Sorted(maps.Keys(r.Routes(r.keys)))); diff != "" {
 		t.Errorf("openapi.yaml and the routes differ: %s", diff)
 	}
 	for _, probe := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/openapi.yaml"} {
@@ -284,13 +286,10 @@ func TestOpenAPI_routes(t *testing.T) {
 
 func TestOpenAPI_examples(t *testing.T) {
 	t.Parallel()
-	file, n := readSpec(inventory.OpenAPI), 0
-	file.examples(map[string]any(file), "", func(at string, schema map[string]any, example any) {
-		n++
-		if err := file.check(schema, example, "the example"); err != nil {
-			t.Errorf("%s: %v", at, err)
-		}
-	})
+	n, errs := spectest.Read(inventory.OpenAPI).Examples()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
 	if n < 15 {
 		t.Errorf("only %d examples were found", n)
 	}

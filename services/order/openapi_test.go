@@ -1,12 +1,14 @@
 package order_test
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/services/order"
 )
 
@@ -16,8 +18,8 @@ import (
 func TestOpenAPI_routes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
-	file := readSpec(order.OpenAPI)
-	if diff := cmp.Diff(file.routes(), slices.Sorted(maps.Keys(r.Routes(r.keys)))); diff != "" {
+	file := spectest.Read(order.OpenAPI)
+	if diff := cmp.Diff(file.Routes(), slices.Sorted(maps.Keys(r.Routes(r.keys)))); diff != "" {
 		t.Errorf("openapi.yaml and the routes differ: %s", diff)
 	}
 	for _, probe := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/openapi.yaml"} {
@@ -30,13 +32,10 @@ func TestOpenAPI_routes(t *testing.T) {
 
 func TestOpenAPI_examples(t *testing.T) {
 	t.Parallel()
-	file, n := readSpec(order.OpenAPI), 0
-	file.examples(map[string]any(file), "", func(at string, schema map[string]any, example any) {
-		n++
-		if err := file.check(schema, example, "the example"); err != nil {
-			t.Errorf("%s: %v", at, err)
-		}
-	})
+	n, errs := spectest.Read(order.OpenAPI).Examples()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
 	if n < 15 {
 		t.Errorf("only %d examples were found", n)
 	}

@@ -1,4 +1,5 @@
-package inventory_test
+// Package spectest holds the answers of a service's tests against its openapi.yaml.
+package spectest
 
 import (
 	"encoding/json"
@@ -11,11 +12,11 @@ import (
 	"strings"
 )
 
-// spec is an openapi.yaml, to hold answers against. Each service has a copy of this file:
-// what services share is in pkg and schemas, and programs have no use for it.
-type spec map[string]any
+// Spec is an openapi.yaml. It is safe for concurrent use.
+type Spec map[string]any
 
-func readSpec(file []byte) spec {
+// Read reads the file. It panics where the file is not indented as YAML is.
+func Read(file []byte) Spec {
 	var lines yamlLines
 	for line := range strings.Lines(string(file)) {
 		lines = append(lines, strings.TrimRight(line, "\n"))
@@ -68,14 +69,14 @@ func (l *yamlLines) node(indent int) any {
 }
 
 func scalar(text string) any {
-	if v, err := decode(text); err == nil {
+	if v, err := Decode(text); err == nil {
 		return v
 	}
 	return text
 }
 
-// decode reads JSON, its numbers as they are written.
-func decode(text string) (v any, err error) {
+// Decode reads JSON, its numbers as they are written.
+func Decode(text string) (v any, err error) {
 	if !json.Valid([]byte(text)) {
 		return nil, errors.New("is not JSON")
 	}
@@ -85,7 +86,7 @@ func decode(text string) (v any, err error) {
 }
 
 // in walks down the maps, and follows a reference where the walk ends.
-func (s spec) in(node map[string]any, keys ...string) map[string]any {
+func (s Spec) in(node map[string]any, keys ...string) map[string]any {
 	for _, key := range keys {
 		node, _ = node[key].(map[string]any)
 	}
@@ -95,8 +96,8 @@ func (s spec) in(node map[string]any, keys ...string) map[string]any {
 	return node
 }
 
-// routes are the patterns that the file documents, but for the probes.
-func (s spec) routes() (patterns []string) {
+// Routes are the patterns that the file documents, but for the probes.
+func (s Spec) Routes() (patterns []string) {
 	for path, methods := range s.in(s, "paths") {
 		for method := range methods.(map[string]any) {
 			if strings.HasPrefix(path, "/v1/") {
@@ -108,8 +109,8 @@ func (s spec) routes() (patterns []string) {
 	return patterns
 }
 
-// judge says where an answer is not what the file promises.
-func (s spec) judge(res *http.Response, body string) error {
+// Judge says where an answer is not what the file promises.
+func (s Spec) Judge(res *http.Response, body string) error {
 	operation := s.in(s, "paths", s.template(res.Request.URL.EscapedPath()), strings.ToLower(res.Request.Method))
 	promise := s.in(operation, "responses", fmt.Sprint(res.StatusCode))
 	if promise == nil {
@@ -140,14 +141,14 @@ func (s spec) judge(res *http.Response, body string) error {
 	case !strings.HasSuffix(media, "json"):
 		return nil
 	}
-	v, err := decode(body)
+	v, err := Decode(body)
 	if err != nil {
 		return fmt.Errorf("body %w", err)
 	}
 	return s.check(schema, v, "body")
 }
 
-func (s spec) header(promise map[string]any, name string) map[string]any {
+func (s Spec) header(promise map[string]any, name string) map[string]any {
 	for declared := range s.in(promise, "headers") {
 		if strings.EqualFold(declared, name) {
 			return s.in(promise, "headers", declared)
@@ -157,7 +158,7 @@ func (s spec) header(promise map[string]any, name string) map[string]any {
 }
 
 // template is the path of the file that a request's path fills in.
-func (s spec) template(path string) string {
+func (s Spec) template(path string) string {
 	for template := range s.in(s, "paths") {
 		parts := regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(template), `[^/]+`)
 		if regexp.MustCompile("^" + parts + "$").MatchString(path) {
@@ -168,7 +169,7 @@ func (s spec) template(path string) string {
 }
 
 // check says where a value is not what a schema promises.
-func (s spec) check(schema map[string]any, v any, at string) error {
+func (s Spec) check(schema map[string]any, v any, at string) error {
 	schema = s.in(schema)
 	if enum, ok := schema["enum"].([]any); ok && !slices.Contains(enum, v) {
 		return fmt.Errorf("%s is %v, none of %v", at, v, enum)
@@ -198,7 +199,7 @@ func (s spec) check(schema map[string]any, v any, at string) error {
 	return nil
 }
 
-func (s spec) checkObject(schema, v map[string]any, at string) error {
+func (s Spec) checkObject(schema, v map[string]any, at string) error {
 	if schema["type"] != "object" {
 		return fmt.Errorf("%s is an object, not %v", at, schema["type"])
 	}
@@ -220,8 +221,19 @@ func (s spec) checkObject(schema, v map[string]any, at string) error {
 	return nil
 }
 
-// examples calls fn with every example and the schema that stands beside it.
-func (s spec) examples(node any, at string, fn func(at string, schema map[string]any, example any)) {
+// Examples checks every example of the file against the schema that stands beside it. It
+// returns how many there are and what is wrong with them.
+func (s Spec) Examples() (n int, errs []error) {
+	s.examples(map[string]any(s), "", func(at string, schema map[string]any, example any) {
+		n++
+		if err := s.check(schema, example, "the example"); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", at, err))
+		}
+	})
+	return n, errs
+}
+
+func (s Spec) examples(node any, at string, fn func(at string, schema map[string]any, example any)) {
 	switch node := node.(type) {
 	case map[string]any:
 		if example, ok := node["example"]; ok {
