@@ -89,6 +89,19 @@ func parse(text string) (*avro.Schema, *node, error) {
 	return schema, tree, err
 }
 
+// Name returns the full name of a payload that the codec was made with, as [FullName] does,
+// without reading its schema again; "" for any other.
+func (c *Codec) Name(p event.Payload) string {
+	t := reflect.TypeOf(p)
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if r := c.readers[t]; r != nil {
+		return r.name
+	}
+	return ""
+}
+
 // FullName returns the full name of a record's schema, such as "shop.order.OrderPlaced", or
 // "" for what is no such schema.
 func FullName(schema string) string {

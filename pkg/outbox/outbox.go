@@ -85,12 +85,16 @@ func (o *Outbox) Append(ctx context.Context, tx *db.Tx, version int64, cause eve
 	if err != nil {
 		return fmt.Errorf("encode %T: %w", data, err)
 	}
-	typ := codec.FullName(data.Schema())
+	typ := o.codec.Name(data)
 	p := o.pending(tx)
 	// The first ID of its kind stands for cause and type when the ordinals are counted.
 	kind := event.NewID(o.cfg.Source, cause, typ, 0)
+	id := kind
+	if n := p.counts[kind]; n > 0 {
+		id = event.NewID(o.cfg.Source, cause, typ, n)
+	}
 	meta := event.Meta{
-		ID:          event.NewID(o.cfg.Source, cause, typ, p.counts[kind]),
+		ID:          id,
 		Type:        typ,
 		Source:      o.cfg.Source,
 		Subject:     data.Key(),

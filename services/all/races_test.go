@@ -13,63 +13,77 @@ import (
 )
 
 // TestRaces lets customers order, change their minds at any moment and order what is short,
-// while inventory is away now and then and mails are refused; then every promise must hold.
+// while mails are refused, and inventory is away for longer than some orders wait; then every
+// promise must hold.
 func TestRaces(t *testing.T) {
 	parallel(t)
-	const customers, each = 10, 20
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	s := open(t, map[string]string{"ORDER_DEADLINE": "1s", "RETRY_MAX_BACKOFF": "100ms", "RETRY_ATTEMPTS": "1000"})
 	s.Mailbox().Fail(refuseSome(seed))
-	plenty, scarce := newSKU("tea"), newSKU("saffron")
-	s.receive(plenty, 1_000_000)
-	s.receive(scarce, 40)
-
-	var mu sync.Mutex
-	var orders []accepted
-	cancels := map[string]string{}
-	var all sync.WaitGroup
-	for c := range customers {
-		all.Go(func() {
-			r := rand.New(rand.NewPCG(seed, uint64(c)))
-			for range each {
-				lines := []line{{plenty, 1 + r.IntN(5), 450}}
-				if r.IntN(2) == 0 {
-					lines = append(lines, line{scarce, 1 + r.IntN(4), 990})
-				}
-				o := s.place(lines...)
-				trace := s.maybeCancel(r, o)
-				mu.Lock()
-				orders = append(orders, o)
-				if trace != "" {
-					cancels[o.OrderID] = trace
-				}
-				mu.Unlock()
-			}
-		})
+	c := &crowd{shop: s, plenty: newSKU("tea"), scarce: newSKU("saffron"), cancels: map[string]string{}}
+	s.receive(c.plenty, 1_000_000)
+	s.receive(c.scarce, 40)
+	for i := range 10 {
+		c.customers = append(c.customers, rand.New(rand.NewPCG(seed, uint64(i))))
 	}
-	all.Go(func() { // inventory is away for longer than some orders wait
-		for range 2 {
-			before := s.count("order", overdue)
-			release := s.hold("inventory")
-			eventually(t, "a deadline passes", func() bool { return s.count("order", overdue) > before })
-			release()
-		}
-	})
-	all.Wait()
-	s.settled(orders)
+
+	c.order(8)
+	release := s.hold("inventory")
+	c.order(5)
+	eventually(t, "a deadline passes", func() bool { return s.count("order", overdue) > 0 })
+	go release()
+	c.order(7)
+	release() // at the latest
+	s.settled(c.orders)
 	s.quiet()
-	s.checkCancelled(cancels, orders...)
+	s.checkCancelled(c.cancels, c.orders...)
 
 	count := map[string]int{}
-	for _, o := range orders {
+	for _, o := range c.orders {
 		got := s.get(o.OrderID)
 		count[got.Status+" "+got.Reason]++
 	}
-	t.Logf("%d orders: %v", len(orders), count)
+	t.Logf("%d orders: %v", len(c.orders), count)
 	if len(count) < 3 {
 		t.Errorf("the run was too tame: %v", count)
 	}
+}
+
+// crowd are customers who order all at once.
+type crowd struct {
+	*shop
+	plenty, scarce string
+	customers      []*rand.Rand
+
+	mu      sync.Mutex
+	orders  []accepted
+	cancels map[string]string // by order, the trace of the request that cancelled it
+}
+
+// order lets each customer place n orders, and cancel some.
+func (c *crowd) order(n int) {
+	c.Helper()
+	var all sync.WaitGroup
+	for _, r := range c.customers {
+		all.Go(func() {
+			for range n {
+				lines := []line{{c.plenty, 1 + r.IntN(5), 450}}
+				if r.IntN(2) == 0 {
+					lines = append(lines, line{c.scarce, 1 + r.IntN(4), 990})
+				}
+				o := c.place(lines...)
+				trace := c.maybeCancel(r, o)
+				c.mu.Lock()
+				c.orders = append(c.orders, o)
+				if trace != "" {
+					c.cancels[o.OrderID] = trace
+				}
+				c.mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
 }
 
 // overdue are the orders that were cancelled by their deadline.

@@ -149,7 +149,7 @@ func (s *shop) wantLateAnswer(o accepted, sku string) {
 // has dropped that. It notes that nothing is reserved, and the saga ends.
 func TestCancelledOrder_dropped(t *testing.T) {
 	parallel(t)
-	s := open(t, nil)
+	s := open(t, map[string]string{"RETRY_ATTEMPTS": "2"})
 	sku := newSKU("mug")
 	s.receive(sku, 5)
 	o := s.forge(draftOf(line{sku, -1, 1})) // no order of ours has such a line
