@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ type Waiting struct {
 func (in *Inbox) Routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /admin/waiting", in.serveList)
+	mux.HandleFunc("GET /admin/waiting/summary", in.serveSummary)
 	mux.HandleFunc("GET /admin/waiting/{id}", in.serveShow)
 	mux.HandleFunc("POST /admin/waiting/{id}/redrive", in.serveRedrive)
 	mux.HandleFunc("POST /admin/waiting/{id}/drop", in.serveDrop)
@@ -72,6 +74,24 @@ type filter struct {
 	Key    string `json:"key"`
 	Type   string `json:"type"`
 	Reason string `json:"reason"`
+	Error  string `json:"error"` // a part of its text
+}
+
+func queryFilter(q url.Values) filter {
+	return filter{State: q.Get("state"), Topic: q.Get("topic"), Key: q.Get("key"), Type: q.Get("type"), Reason: q.Get("reason"), Error: q.Get("error")}
+}
+
+// conditions are the filter's, of waiting events e and their keys k, with their arguments.
+func (in *Inbox) conditions(f filter) (where string, args []any, err error) {
+	for _, text := range []string{f.State, f.Topic, f.Type, f.Reason, f.Error} {
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return "", nil, refusal{http.StatusBadRequest, "state, topic, type, reason and error must be plain text"}
+		}
+	}
+	part := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Error)) + "%"
+	return `e.group_name = $1 and ($2 = '' or ` + stateOf + ` = $2) and ($3 = '' or e.topic = $3) and ($4 or e.key = $5)
+			and ($6 = '' or e.type = $6) and ($7 = '' or e.reason = $7) and ($8 or lower(e.error) like $9 escape '\')`,
+		[]any{in.cfg.Group, f.State, f.Topic, f.Key == "", []byte(f.Key), f.Type, f.Reason, f.Error == "", part}, nil
 }
 
 const stateOf = `case when e.set_aside then 'set aside'
@@ -84,12 +104,12 @@ type found struct {
 	due   int64
 }
 
-// find lists waiting events, and their values only if they are to be shown whole.
+// find lists waiting events with IDs above after, and their values only if they are to be
+// shown whole.
 func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int, whole bool) ([]found, error) {
-	for _, text := range []string{f.State, f.Topic, f.Type, f.Reason} {
-		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-			return nil, refusal{http.StatusBadRequest, "state, topic, type and reason must be plain text"}
-		}
+	where, args, err := in.conditions(f)
+	if err != nil {
+		return nil, err
 	}
 	value := `null`
 	if whole {
@@ -98,9 +118,7 @@ func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int, who
 	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`, value is null,
 			e.type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at
 		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
-		where e.group_name = $1 and e.seq > $2 and ($3 = '' or `+stateOf+` = $3) and ($4 = '' or e.topic = $4) and ($5 or e.key = $6)
-			and ($7 = '' or e.type = $7) and ($8 = '' or e.reason = $8)
-		order by e.seq`+fmt.Sprintf(` limit %d`, limit), in.cfg.Group, after, f.State, f.Topic, f.Key == "", []byte(f.Key), f.Type, f.Reason)
+		where `+where+` and e.seq > $10 order by e.seq`+fmt.Sprintf(` limit %d`, limit), append(args, after)...)
 	return db.Collect(rows, err, func(r *sql.Rows, one *found) error {
 		return scanItem(scanner(func(dest ...any) error { return r.Scan(append([]any{&one.state, &one.due}, dest...)...) }), &one.item)
 	})
@@ -122,8 +140,7 @@ func (in *Inbox) serveList(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, "after must be the id of a waiting event")
 		return
 	}
-	f := filter{State: q.Get("state"), Topic: q.Get("topic"), Key: q.Get("key"), Type: q.Get("type"), Reason: q.Get("reason")}
-	all, err := in.find(r.Context(), f, int64(after), limit, false)
+	all, err := in.find(r.Context(), queryFilter(q), int64(after), limit, false)
 	if err != nil {
 		in.problem(w, r, err)
 		return
@@ -133,7 +150,7 @@ func (in *Inbox) serveList(w http.ResponseWriter, r *http.Request) {
 		Next  string    `json:"next,omitempty"`
 	}{Items: []Waiting{}}
 	for i := range all {
-		page.Items = append(page.Items, in.view(r.Context(), &all[i], false))
+		page.Items = append(page.Items, in.view(r.Context(), &all[i]))
 	}
 	if len(all) == limit {
 		page.Next = strconv.FormatInt(all[len(all)-1].seq, 10)
@@ -154,12 +171,16 @@ func (in *Inbox) serveShow(w http.ResponseWriter, r *http.Request) {
 	case len(one) == 0 || one[0].seq != id:
 		problem(w, http.StatusNotFound, "no such waiting event; it may be done by now")
 	default:
-		writeJSON(w, http.StatusOK, in.view(r.Context(), &one[0], true))
+		unmask := r.URL.Query().Get("unmask") == "true"
+		if unmask {
+			in.cfg.Log.WarnContext(r.Context(), "a waiting event is shown with its personal data", "id", id, "event_id", one[0].meta.ID)
+		}
+		writeJSON(w, http.StatusOK, in.whole(r.Context(), &one[0], !unmask))
 	}
 }
 
-// view shows a waiting event: with whole its headers and its payload, personal data masked.
-func (in *Inbox) view(ctx context.Context, f *found, whole bool) Waiting {
+// view shows a waiting event without its payload.
+func (in *Inbox) view(_ context.Context, f *found) Waiting {
 	it := &f.item
 	meta := event.ReadMeta(it.Record, it.meta.Type)
 	v := Waiting{
@@ -173,14 +194,17 @@ func (in *Inbox) view(ctx context.Context, f *found, whole bool) Waiting {
 	if f.state == string(retrying) || f.state == string(running) {
 		v.Due = moment(f.due)
 	}
-	if !whole {
-		return v
-	}
+	return v
+}
+
+// whole shows a waiting event with its headers and its payload, personal data masked or not.
+func (in *Inbox) whole(ctx context.Context, f *found, mask bool) Waiting {
+	it, v := &f.item, in.view(ctx, f)
 	v.Headers = map[string]string{}
 	for _, h := range it.Headers {
 		v.Headers[h.Key] = string(h.Value)
 	}
-	decoded, err := in.codec.JSON(ctx, it.Value, true)
+	decoded, err := in.codec.JSON(ctx, it.Value, mask)
 	if err != nil {
 		v.Undecoded = err.Error()
 	} else {
@@ -209,6 +233,8 @@ type request struct {
 	Filter filter `json:"filter"`
 	DryRun *bool  `json:"dry_run"` // true if absent
 	Limit  int    `json:"limit"`
+	After  int64  `json:"after"` // IDs above it only
+	Until  int64  `json:"until"` // IDs up to it only, all if 0
 	Force  bool   `json:"force"`
 	Reason string `json:"reason"`
 }
@@ -228,53 +254,6 @@ func (in *Inbox) act(w http.ResponseWriter, r *http.Request, do func(context.Con
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"id": id, "done": true})
-}
-
-// serveRedriveAll redrives the dead letters that a filter selects, oldest first. It can be
-// repeated until it finds none: what has been redriven is no longer dead.
-func (in *Inbox) serveRedriveAll(w http.ResponseWriter, r *http.Request) {
-	req, err := readRequest(w, r)
-	if err != nil {
-		in.problem(w, r, err)
-		return
-	}
-	if req.Limit < 1 || req.Limit > maxList {
-		req.Limit = listLimit
-	}
-	if req.Filter.State == "" {
-		req.Filter.State = string(dead)
-	}
-	all, err := in.find(r.Context(), req.Filter, 0, req.Limit, false)
-	if err != nil {
-		in.problem(w, r, err)
-		return
-	}
-	dry := req.DryRun == nil || *req.DryRun
-	result := struct {
-		DryRun   bool      `json:"dry_run"`
-		Matched  int       `json:"matched"`
-		Redriven int       `json:"redriven"`
-		Refused  []string  `json:"refused,omitempty"`
-		Items    []Waiting `json:"items"`
-	}{DryRun: dry, Matched: len(all), Items: []Waiting{}}
-	for i := range all {
-		result.Items = append(result.Items, in.view(r.Context(), &all[i], false))
-		if dry {
-			continue
-		}
-		err := in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return in.redrive(ctx, tx, all[i].seq, req.Force) })
-		var refused refusal
-		switch {
-		case errors.As(err, &refused):
-			result.Refused = append(result.Refused, fmt.Sprintf("%d: %s", all[i].seq, refused.detail))
-		case err != nil:
-			in.problem(w, r, err)
-			return
-		default:
-			result.Redriven++
-		}
-	}
-	writeJSON(w, http.StatusOK, result)
 }
 
 func readRequest(w http.ResponseWriter, r *http.Request) (req request, err error) {

@@ -69,6 +69,7 @@ func TestRoutes_list_and_show(t *testing.T) {
 	}
 	for query, want := range map[string]int{
 		"?state=dead": 1, "?state=behind": 2, "?key=a": 3, "?key=b": 0, "?topic=steps": 3, "?topic=x": 0, "?reason=permanent": 1, "?type=test.Step": 3, "?limit=2": 2,
+		"?error=OOP": 1, "?error=o%25s": 0, "?error=_ops": 0,
 	} {
 		if got := len(d.list(query)); got != want {
 			t.Errorf("%s lists %d, want %d", query, got, want)
@@ -82,6 +83,9 @@ func TestRoutes_list_and_show(t *testing.T) {
 	payload := fmt.Sprint(shown["event"])
 	if !strings.Contains(payload, "n:1") || strings.Contains(payload, "agg:a") {
 		t.Errorf("event %s, want n as it is and agg, which is personal, masked", payload)
+	}
+	if _, shown := d.call("GET", "/admin/waiting/"+id(head)+"?unmask=true", ""); !strings.Contains(fmt.Sprint(shown["event"]), "agg:a") {
+		t.Errorf("event %v, want agg as it is when asked for", shown["event"])
 	}
 	for path, want := range map[string]int{"/admin/waiting/999999": 404, "/admin/waiting/x": 400, "/admin/waiting?limit=0": 400, "/admin/waiting?after=x": 400} {
 		if status, answer := d.call("GET", path, ""); status != want || answer["detail"] == "" {
@@ -115,6 +119,70 @@ func TestRedrive_reaches_this_group_in_order_with_the_original_ID(t *testing.T) 
 	}
 	if _, again := d.call("POST", "/admin/waiting/redrive", `{"dry_run": false}`); again["matched"] != 0.0 {
 		t.Errorf("a second time: %v, want nothing left", again)
+	}
+}
+
+func TestRedrive_in_pages_ends_though_all_die_again(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	d := desk{r, r.Routes()}
+	for n := range 5 {
+		key := fmt.Sprintf("k%d", n)
+		r.setFail(key+"1", inbox.Permanent(errOops))
+		r.steps(key, 1, 1)
+	}
+	r.poll(0)
+	all := d.list("?state=dead")
+	r.run()
+	after, redriven := 0.0, 0.0
+	for pages := 1; ; pages++ {
+		body := fmt.Sprintf(`{"dry_run": false, "limit": 2, "after": %.0f, "until": %s}`, after, id(all[3]))
+		status, page := d.call("POST", "/admin/waiting/redrive", body)
+		if status != http.StatusOK || pages > 3 {
+			t.Fatalf("page %d: %d %v", pages, status, page)
+		}
+		redriven += page["redriven"].(float64)
+		if after = page["next"].(float64); after == 0 {
+			break
+		}
+		r.until("they are dead again", func() bool { return len(d.list("?state=dead")) == 5 })
+	}
+	if redriven != 4 {
+		t.Errorf("%v redriven, want 4: those up to the one named", redriven)
+	}
+}
+
+func TestSummary_merges_what_has_one_cause(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	for n := range 6 {
+		key := fmt.Sprintf("k%d", n)
+		r.setFail(key+"1", inbox.Permanent(fmt.Errorf("no stock of %q in row %d", key, n)))
+		r.steps(key, 1, 2)
+	}
+	r.setFail("x1", inbox.Permanent(errOops))
+	r.steps("x", 1, 1)
+	r.poll(0)
+	d := desk{r, r.Routes()}
+	status, answer := d.call("GET", "/admin/waiting/summary", "")
+	if status != http.StatusOK {
+		t.Fatalf("summary: %d %v", status, answer)
+	}
+	var got []string
+	for _, g := range answer["items"].([]any) {
+		g := g.(map[string]any)
+		got = append(got, fmt.Sprint(g["count"], " ", g["group"], " ", g["topic"], " ", g["state"], " ", g["type"], " ", g["reason"], " ", g["error"]))
+	}
+	want := []string{
+		"6 test steps dead test.Step permanent no stock of … in row …",
+		"6 test steps behind test.Step <nil> <nil>",
+		"1 test steps dead test.Step permanent oops",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Error(diff)
+	}
+	if _, answer := d.call("GET", "/admin/waiting/summary?error=oops", ""); len(answer["items"].([]any)) != 1 {
+		t.Errorf("filtered: %v, want one", answer["items"])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 type breaker struct {
 	mu   sync.Mutex
 	open map[string]*circuit
+	dead map[string]int // dead letters in a row, without a success in between
 }
 
 type circuit struct {
@@ -19,6 +20,35 @@ type circuit struct {
 }
 
 const maxProbePause = 15 * time.Second
+
+// floodAfter is how many events of a type in a row may become dead letters of one process.
+// Then the handler is at fault, or what it stands on: the events wait as for a dependency,
+// instead of becoming thousands of letters that somebody has to redrive.
+const floodAfter = 20
+
+// flooded reports whether a type's events die one after another; else it counts one that is
+// about to, if it is.
+func (b *breaker) flooded(typ string, dies bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dead[typ] >= floodAfter {
+		return true
+	}
+	if dies {
+		if b.dead == nil {
+			b.dead = map[string]int{}
+		}
+		b.dead[typ]++
+	}
+	return false
+}
+
+// worked notes that a handler has succeeded.
+func (b *breaker) worked(typ string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.dead, typ)
+}
 
 // isOpen reports whether events of the type should wait without being tried.
 func (b *breaker) isOpen(typ string) bool {

@@ -38,6 +38,15 @@
 // hand-over there is, a poll that appends to a key which a worker is finishing. Cost: two
 // statements per batch, and one inbox row per record that the topic still holds.
 //
+// # What becomes of a failure
+//
+// An error is tried again, with growing pauses; after the last attempt the event is a dead
+// letter, and its key waits behind it. [Permanent] makes it one at once. [Unavailable], for
+// what a handler needs and cannot reach, counts no attempt: the type's circuit opens, its
+// events wait, one of them probes, and all resume together. A handler that fails every event
+// ends the same way: after 20 dead letters in a row without a success, the next events wait
+// as unavailable, and resume by themselves when the mended service is there.
+//
 // # Why rows are removed behind a mark
 //
 // Context: the inbox must not grow for ever, and a stopped consumer may wake up with a batch

@@ -73,7 +73,11 @@ func (in *Inbox) judge(it *item, err error) verdict {
 	case it.attempts+1 >= in.cfg.Attempts:
 		v.state, v.reason = dead, reasonExhausted
 	}
-	if v.state == dead && it.handler != nil && it.handler.policy == SkipDead {
+	if v.state != unavailable && v.reason != reasonUndecodable && in.breaker.flooded(it.meta.Type, v.state == dead) {
+		// One after another: the fault is not the event's. What it needs is a mended service.
+		return verdict{state: unavailable, err: fmt.Errorf("%d events of the type have died before it: %w", floodAfter, err)}
+	}
+	if v.state == dead && it.handler != nil && it.handler.skipDead {
 		v.setAside = true
 	}
 	return v

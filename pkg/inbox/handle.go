@@ -34,6 +34,8 @@ func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
 		}
 		if err != nil {
 			t.fail(it, err)
+		} else {
+			t.breaker.worked(it.meta.Type)
 		}
 	}
 	return nil

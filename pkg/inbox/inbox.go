@@ -109,23 +109,28 @@ func or[T comparable](v, instead T) T {
 	return v
 }
 
-// Policy is what becomes of an event whose attempts are used up.
+// Policy is what a handler declares of itself when it is registered; it may declare several.
 type Policy int
 
 const (
-	// HoldKey keeps the event's key waiting behind the dead letter until an operator redrives
+	// HoldKey keeps the event's key waiting behind a dead letter until an operator redrives
 	// or drops it. It is the default.
 	HoldKey Policy = iota
-	// SkipDead sets the event aside and goes on with the key: for handlers whose effect
+	// SkipDead sets a dead letter aside and goes on with the key: for handlers whose effect
 	// later events of the key do not build on.
 	SkipDead
+	// Repeatable lets an operator run events again that are done, see [Inbox.Replay]: for
+	// handlers that may see an event twice, and after later events of its key.
+	Repeatable
 )
 
 // handler runs the events of one type. Exactly one of one, batch and slow is set.
 type handler struct {
-	typ    string
-	topic  string
-	policy Policy
+	typ        string
+	topic      string
+	skipDead   bool
+	repeatable bool
+
 	decode func(ctx context.Context, value []byte) (any, error)
 	one    func(ctx context.Context, tx *db.Tx, d delivery) error
 	batch  func(ctx context.Context, tx *db.Tx, ds []delivery) error
@@ -182,9 +187,7 @@ func HandleSlow[P event.Payload](in *Inbox, fn func(context.Context, event.Event
 func register[P event.Payload](in *Inbox, policy []Policy) *handler {
 	var zero P
 	h := &handler{typ: codec.FullName(zero.Schema()), topic: zero.Topic()}
-	if len(policy) > 0 {
-		h.policy = policy[0]
-	}
+	h.skipDead, h.repeatable = slices.Contains(policy, SkipDead), slices.Contains(policy, Repeatable)
 	if _, twice := in.handlers[h.typ]; twice {
 		panic(fmt.Sprintf("inbox: %s has a handler already", h.typ))
 	}

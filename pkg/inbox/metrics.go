@@ -78,6 +78,7 @@ func (in *Inbox) attempt(ctx context.Context, s *processSpan) {
 	if s.err != nil {
 		return // counted by what becomes of the event
 	}
+	in.breaker.worked(it.meta.Type)
 	m.handled(ctx, in.cfg.Group, it, outcomeDone)
 	if age := s.end.Sub(it.meta.Time); age > 0 {
 		m.age.Record(ctx, age.Seconds(), metric.WithAttributes(attribute.String("group", in.cfg.Group), attribute.String("topic", it.Topic)))

@@ -108,3 +108,59 @@ func (in *Inbox) drop(ctx context.Context, tx *db.Tx, id int64, reason string) e
 	}
 	return in.remove(ctx, tx, t.item)
 }
+
+// serveRedriveAll redrives the dead letters that a filter selects, oldest first, a page at a
+// time: next is where the next page begins. IDs are drawn upwards, so that a pass which is
+// bounded by the highest ID at its start ends, though what was redriven may die again.
+func (in *Inbox) serveRedriveAll(w http.ResponseWriter, r *http.Request) {
+	req, err := readRequest(w, r)
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	if req.Limit < 1 || req.Limit > maxList {
+		req.Limit = listLimit
+	}
+	if req.Filter.State == "" {
+		req.Filter.State = string(dead)
+	}
+	all, err := in.find(r.Context(), req.Filter, req.After, req.Limit, false)
+	if err != nil {
+		in.problem(w, r, err)
+		return
+	}
+	result := struct {
+		DryRun   bool      `json:"dry_run"`
+		Matched  int       `json:"matched"`
+		Redriven int       `json:"redriven"`
+		Refused  []string  `json:"refused,omitempty"`
+		Items    []Waiting `json:"items"`
+		Next     int64     `json:"next"` // 0: there are no more
+	}{DryRun: req.DryRun == nil || *req.DryRun, Items: []Waiting{}}
+	if len(all) == req.Limit {
+		result.Next = all[len(all)-1].seq
+	}
+	for i := range all {
+		if req.Until > 0 && all[i].seq > req.Until {
+			result.Next = 0
+			break
+		}
+		result.Matched++
+		result.Items = append(result.Items, in.view(r.Context(), &all[i]))
+		if result.DryRun {
+			continue
+		}
+		err := in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return in.redrive(ctx, tx, all[i].seq, req.Force) })
+		var refused refusal
+		switch {
+		case errors.As(err, &refused):
+			result.Refused = append(result.Refused, fmt.Sprintf("%d: %s", all[i].seq, refused.detail))
+		case err != nil:
+			in.problem(w, r, err)
+			return
+		default:
+			result.Redriven++
+		}
+	}
+	writeJSON(w, http.StatusOK, result)
+}

@@ -1,0 +1,105 @@
+package inbox_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/inbox"
+)
+
+// repeatable is a rig whose handler of steps may run again, unlike that of jumps.
+func repeatable(t *testing.T) *rig {
+	r := newRig(t, inbox.Config{})
+	inbox.Handle(r.Inbox, func(_ context.Context, tx *db.Tx, e event.Event[step]) error {
+		tx.AfterCommit(func() { r.effect(fmt.Sprint(e.Data.Agg, e.Data.N)) })
+		return nil
+	}, inbox.SkipDead, inbox.Repeatable)
+	inbox.Handle(r.Inbox, r.onJump)
+	r.steps("a", 1, 2)
+	r.steps("b", 1, 1)
+	r.write(jump{"c", 1}, 1)
+	r.raw(event.Record{Key: []byte("d"), Value: []byte("junk")})
+	return r
+}
+
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	t.Run("runs the events of repeatable handlers again, in order", func(t *testing.T) {
+		t.Parallel()
+		r := repeatable(t)
+		r.poll(0)
+		got, err := r.Replay(t.Context(), r.batch(0, 0), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(got.Matched, map[string]int{"test.Step": 3, "test.Jump": 1, "(unreadable)": 1}); diff != "" || got.Queued != 3 {
+			t.Errorf("queued %d, matched %s", got.Queued, diff)
+		}
+		if !strings.Contains(got.Refused["test.Jump"], "Repeatable") || got.Refused["(unreadable)"] == "" || len(got.Refused) != 2 {
+			t.Errorf("refused %v, want test.Jump and what cannot be read", got.Refused)
+		}
+		r.run()
+		r.until("all three have run again", func() bool { return r.count(`select count(*) from waiting_key`) == 0 && len(r.done()) == 7 })
+		if diff := cmp.Diff(of(r.done(), "a"), []string{"a1", "a2", "a1", "a2"}); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(of(r.done(), "c"), []string{"c1"}); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("changes nothing when it is dry", func(t *testing.T) {
+		t.Parallel()
+		r := repeatable(t)
+		r.poll(0)
+		got, err := r.Replay(t.Context(), r.batch(0, 0), true)
+		if err != nil || got.Queued != 0 || got.Matched["test.Step"] != 3 {
+			t.Errorf("Replay = %+v, %v; want 3 steps matched, none queued", got, err)
+		}
+		if n := r.count(`select count(*) from waiting_event where not set_aside`); n != 0 {
+			t.Errorf("%d events wait, want none", n)
+		}
+	})
+	t.Run("queues behind what waits", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, inbox.Config{})
+		inbox.Handle(r.Inbox, func(_ context.Context, tx *db.Tx, e event.Event[step]) error {
+			tx.AfterCommit(func() { r.effect(fmt.Sprint(e.Data.Agg, e.Data.N)) })
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.fail[fmt.Sprint(e.Data.Agg, e.Data.N)]
+		}, inbox.Repeatable)
+		r.steps("a", 1, 2)
+		r.setFail("a2", inbox.Permanent(errOops))
+		r.poll(0)
+		if _, err := r.Replay(t.Context(), r.batch(0, 0), false); err != nil {
+			t.Fatal(err)
+		}
+		r.setFail("a2", nil)
+		d := desk{r, r.Routes()}
+		d.call("POST", "/admin/waiting/redrive", `{"dry_run": false}`)
+		r.run()
+		r.until("all have run", func() bool { return len(r.done()) == 4 })
+		if diff := cmp.Diff(r.done(), []string{"a1", "a2", "a1", "a2"}); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("takes what the group has not had yet, once", func(t *testing.T) {
+		t.Parallel()
+		r := repeatable(t)
+		if _, err := r.Replay(t.Context(), r.batch(0, 0), false); err != nil {
+			t.Fatal(err)
+		}
+		r.poll(0)
+		r.run()
+		r.until("nothing waits", func() bool { return r.count(`select count(*) from waiting_key`) == 0 })
+		if diff := cmp.Diff(of(r.done(), "a"), []string{"a1", "a2"}); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
