@@ -66,7 +66,8 @@ type Consumer struct {
 
 	client atomic.Pointer[kgo.Client]
 	joined atomic.Bool
-	taking context.Context      // Run's: when it ends, no further batch is begun
+	rejoin chan struct{}        // holds one: the session is to end, and another one to begin
+	taking context.Context      // the session's: when it ends, no further batch is begun
 	work   context.Context      // for Process: Run's without its end
 	tasks  sync.WaitGroup       // what Run waits for
 	saidAt map[string]time.Time // when the poll loop has last logged what
@@ -101,7 +102,7 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 	}
 	c := &Consumer{
 		cfg: cfg, topics: slices.Clone(topics), processor: p,
-		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1),
+		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1), rejoin: make(chan struct{}, 1),
 		timing: timing{handTimeout, commitTimeout, watchEvery, 100 * time.Millisecond, 30 * time.Second},
 	}
 	var err error
@@ -154,24 +155,42 @@ func (c *Consumer) groupOpts() []kgo.Opt {
 // returns, nothing of it runs any more; an error says what was done but could not be
 // committed. Run must be called once.
 func (c *Consumer) Run(ctx context.Context) error {
-	c.taking, c.work = ctx, context.WithoutCancel(ctx)
+	c.work = context.WithoutCancel(ctx)
+	stopMetrics, err := c.observeLag()
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil && err == nil {
+		err = c.session(ctx)
+	}
+	return errors.Join(err, stopMetrics())
+}
+
+// session is one membership, with a client of its own, until ctx ends or somebody asks for
+// another one. When it returns, nothing of it runs any more.
+func (c *Consumer) session(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	c.taking = ctx
 	cl, err := kgo.NewClient(c.opts...)
 	if err != nil {
 		return fmt.Errorf("kafka consumer: %w", err)
 	}
 	c.client.Store(cl)
-	stopMetrics, err := c.observeLag()
-	if err != nil {
-		cl.Close()
-		return err
-	}
 	background, cancel := context.WithCancel(c.work)
 	c.tasks.Go(func() { c.commitLoop(background, cl) })
 	c.tasks.Go(func() { c.watch(background, cl) })
+	c.tasks.Go(func() {
+		select {
+		case <-c.rejoin:
+			end()
+		case <-background.Done():
+		}
+	})
 
 	for ctx.Err() == nil {
 		fetches := cl.PollRecords(ctx, pollRecords)
-		c.dispatch(cl, fetches)
+		c.dispatch(fetches)
 		cl.AllowRebalance()
 	}
 
@@ -179,7 +198,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.leave(cl)
 	cancel()
 	c.tasks.Wait()
-	return errors.Join(err, stopMetrics())
+	return err
 }
 
 // leave leaves the group and closes the client. Partitions that were assigned since the last
@@ -208,8 +227,8 @@ func (c *Consumer) Ping(ctx context.Context) error {
 
 // dispatch hands what was polled to the partitions, without blocking. Errors come first: what
 // arrives in one poll with a loss may lie behind the lost records.
-func (c *Consumer) dispatch(cl *kgo.Client, fetches kgo.Fetches) {
-	fetches.EachError(func(topic string, id int32, err error) { c.fetchFailed(cl, topic, id, err) })
+func (c *Consumer) dispatch(fetches kgo.Fetches) {
+	fetches.EachError(func(topic string, id int32, err error) { c.fetchFailed(topic, id, err) })
 	fetches.EachTopic(func(t kgo.FetchTopic) {
 		for i := range t.Partitions {
 			fp := &t.Partitions[i]
@@ -218,7 +237,7 @@ func (c *Consumer) dispatch(cl *kgo.Client, fetches kgo.Fetches) {
 				continue
 			}
 			if err := p.push(t.TopicID, fp); err != nil {
-				c.fetchFailed(cl, t.Topic, fp.Partition, err)
+				c.fetchFailed(t.Topic, fp.Partition, err)
 			}
 		}
 	})

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,28 +17,35 @@ import (
 type fault struct {
 	reason string // a metric's label, empty for none
 	final  bool
+	err    error
 }
 
 func faultOf(err error) fault {
+	f := kindOf(err)
+	f.err = err
+	return f
+}
+
+func kindOf(err error) fault {
 	switch {
 	case isError[*kgo.ErrDataLoss](err):
 		// The client would go on at the new end of the log.
-		return fault{"data_loss", true}
+		return fault{reason: "data_loss", final: true}
 	case errors.Is(err, errBackwards):
-		return fault{"offset_backwards", true}
+		return fault{reason: "offset_backwards", final: true}
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		// Final also where the position lies behind the end: once the log has grown past
 		// it, the broker would accept it, and what came before would be skipped.
-		return fault{"offset_out_of_range", true}
+		return fault{reason: "offset_out_of_range", final: true}
 	case errors.Is(err, kgo.ErrMaxDecompress):
-		return fault{"batch_too_large", true}
+		return fault{reason: "batch_too_large", final: true}
 	case errors.Is(err, kerr.UnknownTopicID):
 		// The client never takes up a recreated topic, so trying again skips nothing.
-		return fault{"topic_recreated", false}
+		return fault{reason: recreated}
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fault{"forbidden", false}
+		return fault{reason: "forbidden"}
 	}
-	return fault{"fetch_failed", false}
+	return fault{reason: "fetch_failed"}
 }
 
 func isError[E error](err error) bool {
@@ -48,7 +56,7 @@ func isError[E error](err error) bool {
 // fetchFailed handles an error of a poll. The client hands out only those that it does not
 // retry, and then fetches the partition again at once, so that without a pause a lasting
 // error would make a busy loop.
-func (c *Consumer) fetchFailed(cl *kgo.Client, topic string, id int32, err error) {
+func (c *Consumer) fetchFailed(topic string, id int32, err error) {
 	if c.taking.Err() != nil {
 		return // the end of Run is an error of the poll
 	}
@@ -58,7 +66,7 @@ func (c *Consumer) fetchFailed(cl *kgo.Client, topic string, id int32, err error
 		return
 	}
 	if f := faultOf(err); p.fail(f) {
-		c.tasks.Go(func() { c.report(cl, p, f, err) })
+		c.tasks.Go(func() { c.report(p, f, err) })
 	}
 }
 
@@ -96,19 +104,17 @@ func (p *partition) retry() {
 
 // report says what happened to a partition, with the range that is lost as far as the brokers
 // tell it, and what to do. It asks them, and so is not for the polling goroutine.
-func (c *Consumer) report(cl *kgo.Client, p *partition, f fault, err error) {
+func (c *Consumer) report(p *partition, f fault, err error) {
 	ctx, cancel := context.WithTimeout(c.work, 5*time.Second)
 	defer cancel()
-	position, start, end := p.position(), int64(-1), int64(-1)
-	admin := kadm.NewClient(cl)
-	if l, ok := listed(admin.ListStartOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
-		start = l.Offset
-	}
-	if l, ok := listed(admin.ListEndOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
-		end = l.Offset
-	}
+	position := p.position()
+	start, end := p.bounds(ctx)
 	attrs := []any{"reason", f.reason, "error", err, "position", position, "log_start", start, "log_end", end}
+	look := fmt.Sprintf("look: console skip; go on where it says: console skip %s/%d --yes", p.topic, p.id)
 	if !f.final {
+		if f.reason == recreated {
+			attrs = append(attrs, "next_step", look)
+		}
 		p.log.Error("partition cannot be read, trying again", attrs...)
 		return
 	}
@@ -117,7 +123,7 @@ func (c *Consumer) report(cl *kgo.Client, p *partition, f fault, err error) {
 		c.metrics.recordsLost(p.topic, p.id, start-position)
 	}
 	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step",
-		"decide where to go on, stop the group's members, set the group's offset of this partition, start again")...)
+look)...)
 }
 
 // listed drops the error of a listing: what could not be listed is absent from it.

@@ -1,0 +1,186 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Partition is where this member stands in a partition that it owns. An offset of -1 is not
+// known.
+type Partition struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Position  int64  `json:"position"`  // of the next record to be read
+	Committed int64  `json:"committed"` // by this member, or found when the partition came
+	LogStart  int64  `json:"log_start"`
+	LogEnd    int64  `json:"log_end"`
+	Stopped   string `json:"stopped,omitempty"` // why it is not read
+	Error     string `json:"error,omitempty"`
+	SkipTo    *int64 `json:"skip_to,omitempty"` // where a stopped partition can go on, if that can be told
+}
+
+// recreated is the fault of a topic that was deleted and made again.
+const recreated = "topic_recreated"
+
+// ErrNotSkipped is wrapped by the errors of [Consumer.Skip] that no other try would mend.
+var ErrNotSkipped = errors.New("nothing skipped")
+
+// Partitions tells where this member stands in each partition that it owns, by topic and
+// partition. It asks the brokers about those that are stopped.
+func (c *Consumer) Partitions(ctx context.Context) []Partition {
+	var all []Partition
+	for _, p := range c.owned() {
+		all = append(all, p.status(ctx))
+	}
+	slices.SortFunc(all, func(a, b Partition) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return all
+}
+
+func (p *partition) status(ctx context.Context) Partition {
+	p.mu.Lock()
+	f := p.fault
+	s := Partition{
+		Topic: p.topic, Partition: p.id, Position: p.next, Committed: p.committed, LogStart: p.logStart, LogEnd: p.logEnd,
+		Stopped: f.reason,
+	}
+	p.mu.Unlock()
+	if f.err == nil {
+		return s
+	}
+	s.Error = f.err.Error()
+	s.LogStart, s.LogEnd = p.bounds(ctx)
+	if s.Position < 0 {
+		s.Position = s.LogStart // a group without a commit begins there
+	}
+	if f.final || f.reason == recreated {
+		s.SkipTo = p.skipTo(ctx, f, s)
+	}
+	return s
+}
+
+// bounds asks the brokers for the log's start and end; -1 is not known.
+func (p *partition) bounds(ctx context.Context) (start, end int64) {
+	start, end = -1, -1
+	admin := kadm.NewClient(p.cl)
+	if l, ok := listed(admin.ListStartOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
+		start = l.Offset
+	}
+	if l, ok := listed(admin.ListEndOffsets(ctx, p.topic)).Lookup(p.topic, p.id); ok && l.Err == nil {
+		end = l.Offset
+	}
+	return start, end
+}
+
+// skipTo is the lowest offset at which reading can go on.
+func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
+	to := int64(-1)
+	var loss *kgo.ErrDataLoss
+	switch {
+	case errors.As(f.err, &loss):
+		to = loss.ResetTo
+	case f.reason == "batch_too_large":
+		to = p.behindBatch(ctx, s.Position)
+	case s.LogStart > s.Position, f.reason == "offset_backwards", f.reason == recreated:
+		to = s.LogStart
+	default: // the position lies behind the end
+		to = s.LogEnd
+	}
+	if to < 0 {
+		return nil
+	}
+	return &to
+}
+
+// behindBatch is the offset behind the batch that holds an offset, and -1 if that cannot be
+// told. The head of a batch is never compressed.
+func (p *partition) behindBatch(ctx context.Context, offset int64) int64 {
+	topics, err := kadm.NewClient(p.cl).Metadata(ctx, p.topic)
+	if err != nil {
+		return -1
+	}
+	t := topics.Topics[p.topic]
+	req := kmsg.NewPtrFetchRequest()
+	req.MinBytes, req.MaxBytes = 1, 1 // a broker sends one batch whole all the same
+	rt, rp := kmsg.NewFetchRequestTopic(), kmsg.NewFetchRequestTopicPartition()
+	rt.Topic, rt.TopicID = p.topic, t.ID
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = p.id, offset, 1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(ctx, p.cl.Broker(int(t.Partitions[p.id].Leader)))
+	if err != nil || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return -1
+	}
+	// The layout of a record batch: baseOffset int64, length int32, leader epoch int32,
+	// magic int8, crc uint32, attributes int16, lastOffsetDelta int32.
+	head := resp.Topics[0].Partitions[0].RecordBatches
+	if len(head) < 27 || head[16] != 2 {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(head)) + int64(binary.BigEndian.Uint32(head[23:])) + 1
+}
+
+// Skip lets a stopped partition go on at another offset: it commits that offset for the group
+// and joins the group anew, which the other partitions of this member wait for. from must be
+// the partition's position, so that nothing else is skipped than what somebody has looked at.
+// Errors that wrap [ErrNotSkipped] say why it must not be; after any other the outcome is not
+// known, and asking again is right.
+func (c *Consumer) Skip(ctx context.Context, topic string, id int32, from, to int64) error {
+	p, cl := c.partition(topic, id), c.client.Load()
+	if p == nil || cl == nil {
+		return fmt.Errorf("%w: this member does not have %s/%d", ErrNotSkipped, topic, id)
+	}
+	s := p.status(ctx)
+	if s.SkipTo == nil || from != s.Position || to < 0 {
+		return fmt.Errorf("%w: %s/%d stands at %d and is stopped by %q; from must be that, and there must be a place to go on", ErrNotSkipped, topic, id, s.Position, s.Stopped)
+	}
+	c.commitMu.Lock()
+	defer c.commitMu.Unlock()
+	if !p.setAside(to) {
+		return fmt.Errorf("%w: records before it are still being worked on, or the partition has just gone", ErrNotSkipped)
+	}
+	// A topic that was deleted has taken its offsets along: the new one begins at its start.
+	if s.Stopped != recreated {
+		if err := c.commitFor(ctx, cl, topic, id, to); err != nil {
+			return fmt.Errorf("skip %s/%d: %w", topic, id, err)
+		}
+	}
+	p.log.Warn("records skipped by an operator", "reason", s.Stopped, "skipped_from", from, "go_on_at", to)
+	signal(c.rejoin)
+	return nil
+}
+
+// commitFor commits one partition's offset whatever has been done of it.
+func (c *Consumer) commitFor(ctx context.Context, cl *kgo.Client, topic string, id int32, to int64) (failed error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timing.commit)
+	defer cancel()
+	offsets := map[string]map[int32]kgo.EpochOffset{topic: {id: {Epoch: -1, Offset: to}}}
+	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if failed = err; err == nil && len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
+			failed = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+		}
+	})
+	return failed
+}
+
+// setAside keeps a stopped partition's own commits from following one by an operator; false
+// if it is not at rest.
+func (p *partition) setAside(to int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fault.reason == "" || len(p.queue) > 0 || p.done.Offset != p.next {
+		return false
+	}
+	p.committed = max(p.done.Offset, to)
+	return true
+}
