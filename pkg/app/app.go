@@ -101,7 +101,7 @@ func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, part
 	all := append([]service.Part{{Name: "consumer", Run: consumer.Run}, {Name: "inbox", Run: a.Inbox.Run}}, parts...)
 	all = append(all, service.Part{Name: "relay", Run: func(ctx context.Context) error { return a.Outbox.Relay(ctx, a.producer) }})
 	return (&service.Service{
-		Name: a.name, Config: a.cfg.Service, Telemetry: a.telemetry, Public: public, Admin: a.Inbox.Routes(), OpenAPI: openAPI,
+		Name: a.name, Config: a.cfg.Service, Telemetry: a.telemetry, Public: public, Admin: a.operatorRoutes(consumer), OpenAPI: openAPI,
 		Prepare: []service.Step{
 			{Name: "migrate the database", Run: func(ctx context.Context) error { return a.DB.Migrate(ctx, a.migrations...) }},
 			{Name: "verify the schemas", Run: a.codec.Verify},

@@ -21,10 +21,10 @@ type Replayed struct {
 // Replay lets the events of a batch, which the group has had before, run again: they go to
 // the ends of their keys' queues, in offset order, and run like any event that waits. Only
 // types whose handlers are declared [Repeatable] are queued; all others are refused by name,
-// since their effects would happen twice. With dry it only tells what it would do. One that
+// since their effects would happen twice. With dry it only tells what it would do; typ, if not empty, is the only type it looks at. One that
 // the group has not had yet is taken for good: its delivery will be a duplicate. After an
 // error the first Queued of them are queued, up to 500 at a time.
-func (in *Inbox) Replay(ctx context.Context, b event.Batch, dry bool) (Replayed, error) {
+func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool) (Replayed, error) {
 	r := Replayed{Matched: map[string]int{}, Refused: map[string]string{}}
 	var items []*item
 	for i := range b.Records {
@@ -33,6 +33,9 @@ func (in *Inbox) Replay(ctx context.Context, b event.Batch, dry bool) (Replayed,
 			return r, fmt.Errorf("replay: %w", errors.Join(it.err, ctx.Err()))
 		}
 		name := it.meta.Type
+		if typ != "" && name != typ {
+			continue
+		}
 		switch {
 		case it.err != nil:
 			name = "(unreadable)"

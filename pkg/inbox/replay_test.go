@@ -34,7 +34,7 @@ func TestReplay(t *testing.T) {
 		t.Parallel()
 		r := repeatable(t)
 		r.poll(0)
-		got, err := r.Replay(t.Context(), r.batch(0, 0), false)
+		got, err := r.Replay(t.Context(), r.batch(0, 0), "", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,9 +57,12 @@ func TestReplay(t *testing.T) {
 		t.Parallel()
 		r := repeatable(t)
 		r.poll(0)
-		got, err := r.Replay(t.Context(), r.batch(0, 0), true)
+		got, err := r.Replay(t.Context(), r.batch(0, 0), "test.Step", true)
 		if err != nil || got.Queued != 0 || got.Matched["test.Step"] != 3 {
 			t.Errorf("Replay = %+v, %v; want 3 steps matched, none queued", got, err)
+		}
+		if len(got.Matched) != 1 || len(got.Refused) != 0 {
+			t.Errorf("matched %v, refused %v; want only the type that was asked for", got.Matched, got.Refused)
 		}
 		if n := r.count(`select count(*) from waiting_event where not set_aside`); n != 0 {
 			t.Errorf("%d events wait, want none", n)
@@ -77,7 +80,7 @@ func TestReplay(t *testing.T) {
 		r.steps("a", 1, 2)
 		r.setFail("a2", inbox.Permanent(errOops))
 		r.poll(0)
-		if _, err := r.Replay(t.Context(), r.batch(0, 0), false); err != nil {
+		if _, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil {
 			t.Fatal(err)
 		}
 		r.setFail("a2", nil)
@@ -92,7 +95,7 @@ func TestReplay(t *testing.T) {
 	t.Run("takes what the group has not had yet, once", func(t *testing.T) {
 		t.Parallel()
 		r := repeatable(t)
-		if _, err := r.Replay(t.Context(), r.batch(0, 0), false); err != nil {
+		if _, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil {
 			t.Fatal(err)
 		}
 		r.poll(0)

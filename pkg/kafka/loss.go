@@ -123,7 +123,7 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 		c.metrics.recordsLost(p.topic, p.id, start-position)
 	}
 	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step",
-look)...)
+		look)...)
 }
 
 // listed drops the error of a listing: what could not be listed is absent from it.

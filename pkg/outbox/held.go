@@ -10,20 +10,21 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
-// target is what is held back: the events of one key, or of a whole topic.
-type target struct {
+// Held is what the relay cannot publish and holds back: the events of one key, or of a whole
+// topic if Key is empty.
+type Held struct {
 	Topic string `json:"topic"`
 	Key   []byte `json:"key,omitempty"`
 }
 
-// id is the target as the key of a map.
-func (t target) id() [2]string { return [2]string{t.Topic, string(t.Key)} }
+// id is it as the key of a map.
+func (t Held) id() [2]string { return [2]string{t.Topic, string(t.Key)} }
 
 // holds are the targets that are held back, with the time of their next probe.
 type holds map[[2]string]hold
 
 type hold struct {
-	target
+	Held
 	next  time.Time
 	pause time.Duration
 }
@@ -33,8 +34,8 @@ const (
 	lastPause  = time.Minute
 )
 
-// add holds a target back, longer each time, and reports whether it is new.
-func (h holds) add(t target, now time.Time) bool {
+// add holds one back, longer each time, and reports whether it is new.
+func (h holds) add(t Held, now time.Time) bool {
 	was, again := h[t.id()]
 	if again && now.Before(was.next) {
 		return false // another record of the same window
@@ -44,26 +45,26 @@ func (h holds) add(t target, now time.Time) bool {
 	return !again
 }
 
-func (h holds) due(now time.Time) (due []target) {
+func (h holds) due(now time.Time) (due []Held) {
 	for _, hold := range h {
 		if !now.Before(hold.next) {
-			due = append(due, hold.target)
+			due = append(due, hold.Held)
 		}
 	}
 	return due
 }
 
-func (h holds) targets() []target {
-	all := make([]target, 0, len(h))
+func (h holds) targets() []Held {
+	all := make([]Held, 0, len(h))
 	for _, hold := range h {
-		all = append(all, hold.target)
+		all = append(all, hold.Held)
 	}
 	return all
 }
 
 // without is the condition that leaves held events out. A held key is left out in all topics:
 // it is rare, and one list of keys is one plan.
-func without(d *db.DB, held []target) (where string, args []any) {
+func without(d *db.DB, held []Held) (where string, args []any) {
 	var topics []string
 	var keys [][]byte
 	for _, t := range held {
@@ -107,7 +108,7 @@ func (o *Outbox) observe() (unregister func(), err error) {
 		if err != nil {
 			return err
 		}
-		back, err := o.held(ctx)
+		back, err := o.Held(ctx)
 		if err != nil {
 			return err
 		}

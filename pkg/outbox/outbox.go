@@ -182,7 +182,7 @@ func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
 // Stats says how many events wait to be published, and for how long the oldest has. What the
 // relay holds back because it cannot be published does not count: it waits for a person.
 func (o *Outbox) Stats(ctx context.Context) (pending int64, oldest time.Duration, err error) {
-	held, err := o.held(ctx)
+	held, err := o.Held(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -195,8 +195,8 @@ func (o *Outbox) Stats(ctx context.Context) (pending int64, oldest time.Duration
 	return pending, max(0, time.Duration(age)*time.Microsecond), nil
 }
 
-// held is what the relay on duty holds back.
-func (o *Outbox) held(ctx context.Context) (held []target, err error) {
+// Held lists what the relay on duty holds back.
+func (o *Outbox) Held(ctx context.Context) (held []Held, err error) {
 	var text string
 	err = o.db.QueryRow(ctx, `select held from outbox_lease where id = 1`).Scan(&text)
 	if err == nil {

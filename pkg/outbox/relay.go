@@ -144,9 +144,9 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 			sent = append(sent, window[i].id)
 		case ctx.Err() != nil: // it stops: nothing is the record's fault
 		case errors.Is(errs[i], event.ErrTopic):
-			r.hold(ctx, target{Topic: window[i].Topic}, errs[i])
+			r.hold(ctx, Held{Topic: window[i].Topic}, errs[i])
 		case len(window) == 1:
-			r.hold(ctx, target{Topic: window[i].Topic, Key: window[i].Key}, errs[i])
+			r.hold(ctx, Held{Topic: window[i].Topic, Key: window[i].Key}, errs[i])
 		}
 	}
 	if len(sent) < len(window) && ctx.Err() == nil {
@@ -156,7 +156,7 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 }
 
 // probe tries the first row of what is held back, alone.
-func (r *relay) probe(ctx context.Context, t target) error {
+func (r *relay) probe(ctx context.Context, t Held) error {
 	where, args := `where topic = $1`, []any{t.Topic}
 	if len(t.Key) > 0 {
 		where, args = where+` and key = $2`, append(args, t.Key)
@@ -179,7 +179,7 @@ func (r *relay) probe(ctx context.Context, t target) error {
 	return nil
 }
 
-func (r *relay) hold(ctx context.Context, t target, err error) {
+func (r *relay) hold(ctx context.Context, t Held, err error) {
 	if r.held.add(t, time.Now()) {
 		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", len(t.Key) == 0, "error", err)
 	}
