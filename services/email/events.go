@@ -19,7 +19,7 @@ func payloads() []event.Payload {
 }
 
 func (s *Service) register(in *inbox.Inbox) {
-	inbox.Handle(in, s.onOrderPlaced)
+	inbox.Handle(in, s.onOrderPlaced, inbox.Repeatable) // it keeps an address, once or twice is the same
 	inbox.HandleSlow(in, s.onOrderConfirmed)
 	inbox.HandleSlow(in, s.onOrderRejected)
 	inbox.HandleSlow(in, s.onOrderCancelled)
