@@ -1,0 +1,108 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Drift is a difference between a topic as it is declared and as the brokers have it.
+type Drift struct {
+	Topic string
+	What  string // topic, partitions, retention
+	Have  string
+	Want  string
+	// Stuck is why Provision cannot mend it; empty: it does.
+	Stuck string
+}
+
+// Plan tells what Provision would change, and what it would refuse, and changes nothing.
+func Plan(ctx context.Context, cfg Config, topics []Topic) ([]Drift, error) {
+	opts, err := cfg.withDefaults().clientOpts(kgo.MetadataMinAge(10 * time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	defer cl.Close()
+	if err := cl.Ping(ctx); err != nil {
+		return nil, fmt.Errorf("no broker answers at %v: %w", cfg.Brokers, err)
+	}
+	drifts, err := plan(ctx, kadm.NewClient(cl), topics)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	return drifts, nil
+}
+
+func plan(ctx context.Context, admin *kadm.Client, topics []Topic) (drifts []Drift, err error) {
+	if len(topics) == 0 {
+		return nil, nil
+	}
+	have, err := admin.ListTopics(ctx, names(topics)...)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	configs, err := admin.DescribeTopicConfigs(ctx, names(topics)...)
+	if err != nil {
+		return nil, fmt.Errorf("describe topics: %w", err)
+	}
+	for _, t := range topics {
+		d := have[t.Name]
+		switch {
+		case kerr.IsRetriable(d.Err): // unknown, or so new that it has no leader
+			drifts = append(drifts, Drift{Topic: t.Name, What: "topic", Have: "missing", Want: t.describe()})
+			continue
+		case d.Err != nil:
+			return nil, fmt.Errorf("topic %s: %w", t.Name, d.Err)
+		case len(d.Partitions) != int(t.Partitions):
+			drifts = append(drifts, Drift{
+				Topic: t.Name, What: "partitions", Have: strconv.Itoa(len(d.Partitions)), Want: strconv.Itoa(int(t.Partitions)),
+				Stuck: "the count of a live topic never changes, because its keys would move: declare what there is, or move to a topic of another name",
+			})
+		}
+		if t.Retention > 0 && differs(configs, t) {
+			drifts = append(drifts, Drift{Topic: t.Name, What: "retention", Have: retentionIn(configs, t.Name), Want: t.Retention.String()})
+		}
+	}
+	return drifts, nil
+}
+
+func (t Topic) describe() string {
+	text := strconv.Itoa(int(t.Partitions)) + " partitions"
+	if t.Retention > 0 {
+		text += ", kept for " + t.Retention.String()
+	}
+	return text
+}
+
+func retentionIn(configs kadm.ResourceConfigs, topic string) string {
+	of, err := configs.On(topic, nil)
+	if err == nil {
+		err = of.Err
+	}
+	if err != nil {
+		return err.Error()
+	}
+	for _, c := range of.Configs {
+		if c.Key != retention {
+			continue
+		}
+		ms, err := strconv.ParseInt(c.MaybeValue(), 10, 64)
+		if err == nil && ms < 0 {
+			return "for ever"
+		}
+		if err == nil {
+			return (time.Duration(ms) * time.Millisecond).String()
+		}
+		return c.MaybeValue()
+	}
+	return "unknown"
+}
