@@ -98,6 +98,10 @@ func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, part
 	if err != nil {
 		return err
 	}
+	stopMeasuring, err := a.observeTables()
+	if err != nil {
+		return err
+	}
 	all := append([]service.Part{{Name: "consumer", Run: consumer.Run}, {Name: "inbox", Run: a.Inbox.Run}}, parts...)
 	all = append(all, service.Part{Name: "relay", Run: func(ctx context.Context) error { return a.Outbox.Relay(ctx, a.producer) }})
 	return (&service.Service{
@@ -119,6 +123,7 @@ func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, part
 		},
 		Close: []func(context.Context) error{
 			func(context.Context) error { a.producer.Close(); return nil },
+			func(context.Context) error { return stopMeasuring() },
 			func(context.Context) error { return a.DB.Close() },
 		},
 	}).Run(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,6 +127,14 @@ func TestConsumer_Revoke(t *testing.T) {
 		cfg := kafka.Config{Brokers: cluster.ListenAddrs(), Group: unique(t, "group"), Opts: []kgo.Opt{kgo.ServerSideBalancer()}}
 		cluster.SetGroupConfigs(cfg.Group, map[string]string{"consumer.heartbeat.interval.ms": "50"})
 		storm(t, cfg)
+	})
+
+	t.Run("likewise where a real broker assigns them", func(t *testing.T) {
+		t.Parallel()
+		if os.Getenv("KAFKA_BROKERS") == "" {
+			t.Skip("needs a real broker: .ci/real go test ./pkg/kafka")
+		}
+		storm(t, kafka.Config{Brokers: brokers(t), Group: unique(t, "group"), Opts: []kgo.Opt{kgo.ServerSideBalancer()}})
 	})
 }
 
