@@ -42,6 +42,7 @@ func (in *Inbox) span(ctx context.Context, it *item) (context.Context, *processS
 		semconv.MessagingKafkaMessageKey(it.meta.Subject),
 		semconv.MessagingConsumerGroupName(in.cfg.Group),
 		semconv.MessagingMessageID(it.meta.ID),
+		semconv.CloudEventsEventType(it.meta.Type),
 		attribute.Int("attempt", it.attempts+1),
 	)}
 	if s.sc.IsValid() {

@@ -53,9 +53,11 @@ func endSend(span trace.Span, r *kgo.Record, err error) {
 		attrs = append(attrs, semconv.MessagingKafkaMessageKey(printable(r.Key)))
 	}
 	for _, h := range r.Headers {
-		if h.Key == event.HeaderID {
+		switch h.Key {
+		case event.HeaderID:
 			attrs = append(attrs, semconv.MessagingMessageID(printable(h.Value)))
-			break
+		case event.HeaderType:
+			attrs = append(attrs, semconv.CloudEventsEventType(printable(h.Value)))
 		}
 	}
 	if err == nil {

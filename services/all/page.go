@@ -104,12 +104,11 @@ func (s *Shop) serveOrder(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.fetch(r.Context(), s.email.url.JoinPath("v1", "emails").String()+"?order_id="+o.OrderID, &mails)
 	}
-	var bars []bar
-	var took time.Duration
+	var falls []fall
 	if tid, bad := trace.TraceIDFromHex(o.TraceID); bad == nil {
-		bars, took = waterfall(s.Trace(tid))
+		falls = s.falls(tid)
 	}
-	render(w, "order.html", map[string]any{"Order": o, "Mails": mails.Items, "Bars": bars, "Took": took, "Error": err})
+	render(w, "order.html", map[string]any{"Order": o, "Mails": mails.Items, "Falls": falls, "Error": err})
 }
 
 func (s *Shop) serveMail(w http.ResponseWriter, r *http.Request) {

@@ -3,10 +3,12 @@ package all
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -15,15 +17,19 @@ import (
 type spans struct {
 	mu     sync.Mutex
 	traces map[trace.TraceID][]sdktrace.ReadOnlySpan
-	order  []trace.TraceID // oldest first
+	later  map[trace.TraceID][]trace.TraceID // traces that a redrive of this one's events began
+	order  []trace.TraceID                   // oldest first
 }
 
 const (
 	maxTraces = 1000
 	maxSpans  = 100 // of one trace
+	maxLater  = 10  // traces that follow one
 )
 
-func newSpans() *spans { return &spans{traces: map[trace.TraceID][]sdktrace.ReadOnlySpan{}} }
+func newSpans() *spans {
+	return &spans{traces: map[trace.TraceID][]sdktrace.ReadOnlySpan{}, later: map[trace.TraceID][]trace.TraceID{}}
+}
 
 // OnStart is part of [sdktrace.SpanProcessor].
 func (*spans) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
@@ -40,11 +46,20 @@ func (s *spans) OnEnd(span sdktrace.ReadOnlySpan) {
 		s.order = append(s.order, id)
 		if len(s.order) > maxTraces {
 			delete(s.traces, s.order[0])
+			delete(s.later, s.order[0])
 			s.order = slices.Delete(s.order, 0, 1)
 		}
 	}
 	if len(s.traces[id]) < maxSpans {
 		s.traces[id] = append(s.traces[id], span)
+	}
+	if span.Parent().IsValid() {
+		return
+	}
+	for _, l := range span.Links() {
+		if of := l.SpanContext.TraceID(); of != id && len(s.later[of]) < maxLater && !slices.Contains(s.later[of], id) {
+			s.later[of] = append(s.later[of], id)
+		}
 	}
 }
 
@@ -63,9 +78,34 @@ func (s *Shop) Trace(id trace.TraceID) []sdktrace.ReadOnlySpan {
 	return all
 }
 
+// Later returns the traces that began where an event of the given one was redriven, oldest
+// first.
+func (s *Shop) Later(id trace.TraceID) []trace.TraceID {
+	s.spans.mu.Lock()
+	defer s.spans.mu.Unlock()
+	return slices.Clone(s.spans.later[id])
+}
+
+// fall is a trace as the page shows it.
+type fall struct {
+	TraceID string
+	Bars    []bar
+	Took    time.Duration
+}
+
+// falls are the waterfalls of a trace, and of those that followed it.
+func (s *Shop) falls(id trace.TraceID) (all []fall) {
+	for _, one := range append([]trace.TraceID{id}, s.Later(id)...) {
+		bars, took := waterfall(s.Trace(one))
+		all = append(all, fall{one.String(), bars, took})
+	}
+	return all
+}
+
 // bar is one line of a waterfall.
 type bar struct {
 	Service, Name string
+	Type          string // of the event, without its namespace
 	Depth         int
 	Left, Width   float64 // percent of the whole
 	Start, Took   time.Duration
@@ -101,6 +141,12 @@ func waterfall(all []sdktrace.ReadOnlySpan) (bars []bar, took time.Duration) {
 		for _, a := range s.Resource().Attributes() {
 			if a.Key == "service.name" {
 				b.Service = a.Value.AsString()
+			}
+		}
+		for _, a := range s.Attributes() {
+			if a.Key == semconv.CloudEventsEventTypeKey {
+				full := a.Value.AsString()
+				b.Type = full[strings.LastIndexByte(full, '.')+1:]
 			}
 		}
 		b.Left = 100 * float64(b.Start) / float64(took)

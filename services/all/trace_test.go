@@ -222,6 +222,7 @@ func messaging(s *shop, span sdktrace.ReadOnlySpan, f fact) map[string]string {
 		"messaging.destination.partition.id": strconv.Itoa(int(f.Partition)),
 		"messaging.kafka.offset":             strconv.FormatInt(f.Offset, 10),
 		"messaging.kafka.message.key":        f.key(),
+		"cloudevents.event_type":             f.typ,
 	}
 	if operation == "process" {
 		want["messaging.consumer.group.name"] = s.group(resource(span))

@@ -236,6 +236,10 @@ func (s *shop) wantNewTrace(o troubled) {
 			s.Errorf("the redriven attempt has the links %v and the parent %v, want a root with a link to %s", links, span.Parent(), o.TraceID)
 		}
 	}
+	page := s.send("GET", "/orders/"+o.OrderID, nil).want(s, http.StatusOK).body
+	if !strings.Contains(page, "Redriven") || !strings.Contains(page, told[0].traceID) {
+		s.Errorf("the order's page does not show trace %s", told[0].traceID)
+	}
 }
 
 // A mail server that is away holds all mails, counts no attempts and makes no dead letters;
