@@ -51,15 +51,19 @@ type App struct {
 	cfg        Config
 	telemetry  *telemetry.Telemetry
 	codec      *codec.Codec
-	producer   *kafka.Producer
 	migrations []db.Migrations
 }
 
 // New makes the parts of the service of that name, which is also its consumer group unless
 // KAFKA_GROUP says otherwise. payloads are zero values of all events that it writes or
 // reads, migrations those of its own tables. It connects to nothing; an error names the
-// variable that is wrong.
-func New(ctx context.Context, name string, cfg Config, payloads []event.Payload, migrations ...db.Migrations) (*App, error) {
+// variable that is wrong, and is a [*service.ConfigError].
+func New(ctx context.Context, name string, cfg Config, payloads []event.Payload, migrations ...db.Migrations) (_ *App, err error) {
+	defer func() {
+		if err != nil {
+			err = &service.ConfigError{Err: err}
+		}
+	}()
 	if cfg.Kafka.Group == "" {
 		cfg.Kafka.Group = name
 	}
@@ -82,9 +86,6 @@ func New(ctx context.Context, name string, cfg Config, payloads []event.Payload,
 		return nil, err
 	}
 	cfg.Kafka.Tracer, cfg.Kafka.Meter, cfg.Kafka.Log = t.Tracer, t.Meter, t.Log
-	if a.producer, err = kafka.NewProducer(cfg.Kafka); err != nil {
-		return nil, err
-	}
 	a.cfg = cfg
 	a.migrations = append([]db.Migrations{outbox.Migrations, inbox.Migrations}, migrations...)
 	return a, nil
@@ -92,18 +93,23 @@ func New(ctx context.Context, name string, cfg Config, payloads []event.Payload,
 
 // Run runs the service until ctx ends, and returns once everything in hand is finished.
 // public are its routes, parts what it runs beside the consumer, the inbox and the relay;
-// the relay stops last, since all others append to the outbox.
+// the relay stops last, since all others append to the outbox. A [*service.ConfigError] names
+// a variable of Kafka's that is wrong.
 func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, parts ...service.Part) error {
 	consumer, err := kafka.NewConsumer(a.cfg.Kafka, a.Inbox.Topics(), a.Inbox)
 	if err != nil {
-		return err
+		return &service.ConfigError{Err: err}
 	}
 	stopMeasuring, err := a.observeTables()
 	if err != nil {
 		return err
 	}
+	producer, err := kafka.NewProducer(a.cfg.Kafka) // from here on it connects
+	if err != nil {
+		return &service.ConfigError{Err: errors.Join(err, stopMeasuring())}
+	}
 	all := append([]service.Part{{Name: "consumer", Run: consumer.Run}, {Name: "inbox", Run: a.Inbox.Run}}, parts...)
-	all = append(all, service.Part{Name: "relay", Run: func(ctx context.Context) error { return a.Outbox.Relay(ctx, a.producer) }})
+	all = append(all, service.Part{Name: "relay", Run: func(ctx context.Context) error { return a.Outbox.Relay(ctx, producer) }})
 	return (&service.Service{
 		Name: a.name, Config: a.cfg.Service, Telemetry: a.telemetry, Public: public, Admin: a.operatorRoutes(consumer), OpenAPI: openAPI,
 		Prepare: []service.Step{
@@ -122,7 +128,7 @@ func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, part
 			}},
 		},
 		Close: []func(context.Context) error{
-			func(context.Context) error { a.producer.Close(); return nil },
+			func(context.Context) error { producer.Close(); return nil },
 			func(context.Context) error { return stopMeasuring() },
 			func(context.Context) error { return a.DB.Close() },
 		},

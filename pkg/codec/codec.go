@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,10 @@ type Config struct {
 	Username string `env:"SCHEMA_REGISTRY_USERNAME"` // for basic authentication; empty is none
 	Password string `env:"SCHEMA_REGISTRY_PASSWORD"`
 	CAFile   string `env:"SCHEMA_REGISTRY_CA_FILE"` // PEM; the only authorities trusted; empty is the system's
+
+	// Transport carries the requests in place of a transport of its own, which is what
+	// CAFile is for.
+	Transport http.RoundTripper `env:"-"`
 
 	Store Store        `env:"-"` // nil keeps nothing
 	Meter metric.Meter `env:"-"` // nil measures nothing

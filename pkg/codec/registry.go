@@ -40,16 +40,9 @@ func newRegistry(cfg Config) (*registry, error) {
 		}
 		base.User = nil
 	}
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		MaxConnsPerHost:        8,
-		IdleConnTimeout:        5 * time.Second, // requests come in a row, then none for long
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-	if cfg.CAFile != "" {
-		if transport.TLSClientConfig, err = trust(cfg.CAFile); err != nil {
-			return nil, fmt.Errorf("SCHEMA_REGISTRY_CA_FILE: %w", err)
-		}
+	transport, err := newTransport(cfg)
+	if err != nil {
+		return nil, err
 	}
 	opts := []sr.ClientOpt{
 		sr.URLs(base.String()),
@@ -61,6 +54,25 @@ func newRegistry(cfg Config) (*registry, error) {
 	}
 	client, err := sr.NewClient(opts...)
 	return &registry{client}, err
+}
+
+func newTransport(cfg Config) (http.RoundTripper, error) {
+	if cfg.Transport != nil {
+		return cfg.Transport, nil
+	}
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		MaxConnsPerHost:        8,
+		IdleConnTimeout:        5 * time.Second, // requests come in a row, then none for long
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	if cfg.CAFile != "" {
+		var err error
+		if transport.TLSClientConfig, err = trust(cfg.CAFile); err != nil {
+			return nil, fmt.Errorf("SCHEMA_REGISTRY_CA_FILE: %w", err)
+		}
+	}
+	return transport, nil
 }
 
 func trust(file string) (*tls.Config, error) {

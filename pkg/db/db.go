@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"net/url"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
 // Config says which database to open.
@@ -18,6 +19,9 @@ type Config struct {
 	// URL is postgres://… or sqlite:<file>. A postgres URL may name a schema with
 	// search_path=….
 	URL string `env:"DATABASE_URL,required,notEmpty" expect:"postgres://… or sqlite:<file>"`
+	// Wrap, if set, is put around what makes the pools' connections, such as to watch them or
+	// to break them in a test.
+	Wrap func(driver.Connector) driver.Connector `env:"-"`
 }
 
 // DB is a database of one service. It is safe for concurrent use.
@@ -26,6 +30,7 @@ type DB struct {
 	read    *sql.DB // the same as write on PostgreSQL
 	dialect dialect
 	schema  string // PostgreSQL's search_path, empty for the default
+	file    string // SQLite's
 }
 
 const (
@@ -37,16 +42,19 @@ const (
 // that is down shows in [DB.Ping] and in every other call. The URL's password is in no
 // error.
 func Open(cfg Config) (*DB, error) {
+	if cfg.Wrap == nil {
+		cfg.Wrap = func(c driver.Connector) driver.Connector { return c }
+	}
 	switch {
 	case strings.HasPrefix(cfg.URL, "postgres://"), strings.HasPrefix(cfg.URL, "postgresql://"):
-		return openPostgres(cfg.URL)
+		return openPostgres(cfg.URL, cfg.Wrap)
 	case strings.HasPrefix(cfg.URL, "sqlite:"):
-		return openSQLite(strings.TrimPrefix(cfg.URL, "sqlite:"))
+		return openSQLite(strings.TrimPrefix(cfg.URL, "sqlite:"), cfg.Wrap)
 	}
 	return nil, fmt.Errorf("DATABASE_URL must begin with postgres:// or sqlite:, for example sqlite:./order.db")
 }
 
-func openPostgres(raw string) (*DB, error) {
+func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB, error) {
 	conf, err := pgx.ParseConfig(raw)
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL is not a valid postgres URL") // err would quote it
@@ -58,14 +66,14 @@ func openPostgres(raw string) (*DB, error) {
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = 5 * time.Second
 	}
-	pool := stdlib.OpenDB(*conf)
+	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf)))
 	pool.SetMaxOpenConns(postgresConns)
 	pool.SetMaxIdleConns(postgresConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	return &DB{write: pool, read: pool, dialect: postgres, schema: conf.RuntimeParams["search_path"]}, nil
 }
 
-func openSQLite(path string) (*DB, error) {
+func openSQLite(path string, wrap func(driver.Connector) driver.Connector) (*DB, error) {
 	if path == "" {
 		return nil, fmt.Errorf("DATABASE_URL must name a file behind sqlite:, for example sqlite:./order.db")
 	}
@@ -73,18 +81,19 @@ func openSQLite(path string) (*DB, error) {
 	// The path is escaped because SQLite takes a URI: a # or % in it would end elsewhere.
 	dsn := "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + query +
 		"&_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)"
-	write, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
+	writer, err := sqlite.NewConnector(dsn + "&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("open sqlite: %w", err)
 	}
+	reader, err := sqlite.NewConnector(dsn + "&_pragma=query_only(1)")
+	if err != nil {
+		return nil, fmt.Errorf("open sqlite: %w", err)
+	}
+	write, read := sql.OpenDB(wrap(writer)), sql.OpenDB(wrap(reader))
 	write.SetMaxOpenConns(1)
-	read, err := sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
-	if err != nil {
-		return nil, fmt.Errorf("open sqlite: %w", err)
-	}
 	read.SetMaxOpenConns(sqliteReaders)
 	read.SetMaxIdleConns(sqliteReaders)
-	return &DB{write: write, read: read, dialect: sqliteDialect}, nil
+	return &DB{write: write, read: read, dialect: sqliteDialect, file: file}, nil
 }
 
 // Close closes the connections. It waits for queries that are under way.

@@ -3,9 +3,13 @@ package db_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 
@@ -46,6 +50,18 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Open(%q) = %v, which shows the password", url, err)
 		}
 	}
+	t.Run("a file that cannot be opened is named with its variable", func(t *testing.T) {
+		t.Parallel()
+		path := t.TempDir() + "/nowhere/order.db"
+		d, err := db.Open(db.Config{URL: "sqlite:" + path + "?mode=rwc"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if err := d.Migrate(context.Background(), items); err == nil || !strings.Contains(err.Error(), "DATABASE_URL: open "+path) {
+			t.Errorf("Migrate = %v, want an error that names DATABASE_URL and %s", err, path)
+		}
+	})
 	t.Run("a path with signs that mean something in a URI is one file", func(t *testing.T) {
 		t.Parallel()
 		d, err := db.Open(db.Config{URL: "sqlite:" + t.TempDir() + "/a#b %41.db"})
@@ -110,6 +126,18 @@ func TestInTx(t *testing.T) {
 			t.Errorf("kept %q, want nothing", got)
 		}
 	})
+	t.Run("deferred work that fails keeps nothing", func(t *testing.T) {
+		t.Parallel()
+		d := dbtest.Open(t, items)
+		err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+			twice := db.Defer(tx, func(*gathered) bool { return true }, func() *gathered { return new(gathered) })
+			twice.names = []string{"b", "b"}
+			return insert(ctx, tx, "a")
+		})
+		if got := names(t, d); !db.IsDuplicate(err) || len(got) > 0 {
+			t.Errorf("InTx = %v, kept %q; want a duplicate and nothing", err, got)
+		}
+	})
 	t.Run("work after the commit is not done without one", func(t *testing.T) {
 		t.Parallel()
 		d := dbtest.Open(t, items)
@@ -166,6 +194,76 @@ func TestInTx(t *testing.T) {
 	})
 }
 
+// Many connections that break at once, as when many clients go away, fail nobody who stays.
+func TestInTx_outlasts_broken_connections(t *testing.T) {
+	t.Parallel()
+	var left atomic.Int64
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: func(c driver.Connector) driver.Connector { return fragile{c, &left} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Migrate(context.Background(), items); err != nil {
+		t.Fatal(err)
+	}
+	left.Store(12)
+	if err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error { return insert(ctx, tx, "a") }); err != nil {
+		t.Errorf("InTx = %v, with %d of 12 connections still to break", err, left.Load())
+	}
+	left.Store(1 << 30)
+	if err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error { return nil }); !errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("with no good connection InTx = %v, want %v", err, driver.ErrBadConn)
+	}
+	left.Store(0)
+	if got := names(t, d); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("rows %q", got)
+	}
+}
+
+// fragile makes connections that are broken when a transaction is to begin, so many times.
+type fragile struct {
+	driver.Connector
+	left *atomic.Int64
+}
+
+func (f fragile) Connect(ctx context.Context) (driver.Conn, error) {
+	raw, err := f.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return fragileConn{raw.(conn), f.left}, nil
+}
+
+// conn is what both drivers' connections offer.
+type conn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.SessionResetter
+}
+
+type fragileConn struct {
+	conn
+	left *atomic.Int64
+}
+
+func (c fragileConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if c.left.Add(-1) >= 0 {
+		return nil, driver.ErrBadConn
+	}
+	return c.conn.BeginTx(ctx, opts)
+}
+
+// CheckNamedValue lets PostgreSQL's driver take arrays.
+func (c fragileConn) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
 // gathered is a Deferred that inserts names.
 type gathered struct{ names []string }
 
@@ -211,11 +309,11 @@ func TestInsertAll_and_In(t *testing.T) {
 	}
 	data[7] = nil
 	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
-		rows, err := tx.InsertReturning(ctx, "items", "returning n", db.Column{Name: "name", Values: all},
+		got := 0
+		err := tx.InsertReturning(ctx, "items", "returning n", func(*sql.Rows) error { got++; return nil }, db.Column{Name: "name", Values: all},
 			db.Column{Name: "data", Values: data}, db.Column{Name: "n", Values: make([]int64, len(all))})
-		got, err := db.Collect(rows, err, func(r *sql.Rows, n *int64) error { return r.Scan(n) })
-		if len(got) != len(all) {
-			t.Errorf("%d rows returned, want %d", len(got), len(all))
+		if got != len(all) {
+			t.Errorf("%d rows returned, want %d", got, len(all))
 		}
 		return err
 	})
@@ -236,6 +334,47 @@ func TestInsertAll_and_In(t *testing.T) {
 	var nulls int
 	if err := d.QueryRow(ctx, `select count(*) from items where data is null`).Scan(&nulls); err != nil || nulls != 1 {
 		t.Errorf("%d nulls, %v; want 1", nulls, err)
+	}
+}
+
+// 12,000 rows of three columns are more than one statement of SQLite takes.
+func TestInsertAll_has_no_limit_of_rows(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	all := make([]string, 12_000)
+	for i := range all {
+		all[i] = fmt.Sprintf("%05d", (i*7919)%len(all)) // not in the order of their names
+	}
+	columns := []db.Column{{Name: "name", Values: all}, {Name: "data", Values: make([][]byte, len(all))}, {Name: "n", Values: make([]int64, len(all))}}
+	var returned []string
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		returned = nil
+		if err := tx.InsertAll(ctx, "items", "", columns...); err != nil {
+			return err
+		}
+		return tx.InsertReturning(ctx, "items", "on conflict (name) do update set n = items.n + 1 returning name", func(r *sql.Rows) error {
+			var name string
+			err := r.Scan(&name)
+			returned = append(returned, name)
+			return err
+		}, columns...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(names(t, d), all) || len(returned) != len(all) {
+		t.Errorf("%d rows in the order given: %v; %d returned", len(names(t, d)), slices.Equal(names(t, d), all), len(returned))
+	}
+}
+
+func TestInsertAll_of_no_rows_does_nothing(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		return tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: []string{}})
+	})
+	if err != nil || len(names(t, d)) > 0 {
+		t.Errorf("%v, %q", err, names(t, d))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -104,9 +105,22 @@ type Column struct {
 	Values any
 }
 
-// insertAll builds the statement for many rows: arrays on PostgreSQL, so that the text
-// and its plan are the same for any number of rows, and a list of values on SQLite.
-func (d dialect) insertAll(table, tail string, cols []Column) (query string, args []any) {
+// sqliteParams is how many parameters a statement may have on SQLite, unless it was compiled
+// with another limit.
+const sqliteParams = 32766
+
+// rowsPerInsert is how many rows of so many columns one statement can insert.
+func (d dialect) rowsPerInsert(cols int) int {
+	if d == postgres {
+		return math.MaxInt // it takes arrays
+	}
+	return sqliteParams / cols
+}
+
+// insertAll builds the statement for the rows from one up to another: arrays on PostgreSQL,
+// so that the text and its plan are the same for any number of rows, and a list of values on
+// SQLite.
+func (d dialect) insertAll(table, tail string, cols []Column, from, to int) (query string, args []any) {
 	names := make([]string, len(cols))
 	for i, c := range cols {
 		names[i] = c.Name
@@ -120,14 +134,13 @@ func (d dialect) insertAll(table, tail string, cols []Column) (query string, arg
 		}
 		return head + "select * from unnest(" + strings.Join(arrays, ", ") + ") " + tail, args
 	}
-	rows := make([]string, length(cols[0].Values))
+	rows := make([]string, to-from)
+	row := "(" + strings.Repeat(", ?", len(cols))[2:] + ")" // SQLite looks a parameter with a name up among all others
 	for r := range rows {
-		params := make([]string, len(cols))
-		for i, c := range cols {
-			args = append(args, at(c.Values, r))
-			params[i] = fmt.Sprintf("$%d", len(args))
+		for _, c := range cols {
+			args = append(args, at(c.Values, from+r))
 		}
-		rows[r] = "(" + strings.Join(params, ", ") + ")"
+		rows[r] = row
 	}
 	return head + "values " + strings.Join(rows, ", ") + " " + tail, args
 }

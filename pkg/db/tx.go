@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -29,7 +30,10 @@ type Deferred interface {
 	Flush(ctx context.Context, tx *Tx) error
 }
 
-const conflictAttempts = 5
+const (
+	conflictAttempts = 5
+	beginAttempts    = 10
+)
 
 // InTx runs fn in a transaction and commits it; when fn fails or panics, nothing of it is
 // kept. A transaction that fails by a conflict with others is run again, up to five times,
@@ -52,7 +56,7 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 
 // Once is [DB.InTx] without the repetition.
 func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
-	raw, err := d.write.BeginTx(ctx, nil)
+	raw, err := d.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
@@ -78,6 +82,18 @@ func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 		fn()
 	}
 	return nil
+}
+
+// begin asks again where the pool has handed out connections that turned out to be broken:
+// it does that only three times, and more of them break at once when as many clients go away
+// in the middle of their requests. Nothing has been begun then.
+func (d *DB) begin(ctx context.Context) (*sql.Tx, error) {
+	for attempt := 1; ; attempt++ {
+		tx, err := d.write.BeginTx(ctx, nil)
+		if attempt == beginAttempts || !errors.Is(err, driver.ErrBadConn) {
+			return tx, err
+		}
+	}
 }
 
 // Savepoint runs fn and undoes what it did when it fails, while the transaction goes on.
@@ -153,18 +169,43 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 	return t.tx.QueryRowContext(ctx, query, args...)
 }
 
-// InsertAll inserts rows given by their columns, in one statement and in their order. tail
-// follows it, such as "on conflict do nothing". At most some 2,000 rows of 10 columns.
+// InsertAll inserts rows given by their columns, in their order: in one statement, but on
+// SQLite in as many as its limit on parameters asks for. tail follows it, such as "on conflict
+// do nothing".
 func (t *Tx) InsertAll(ctx context.Context, table, tail string, cols ...Column) error {
-	query, args := t.dialect.insertAll(table, tail, cols)
-	_, err := t.tx.ExecContext(ctx, query, args...)
-	return err
+	return t.inserts(table, tail, cols, func(query string, args []any) error {
+		_, err := t.tx.ExecContext(ctx, query, args...)
+		return err
+	})
 }
 
-// InsertReturning is InsertAll whose tail returns rows.
-func (t *Tx) InsertReturning(ctx context.Context, table, tail string, cols ...Column) (*sql.Rows, error) {
-	query, args := t.dialect.insertAll(table, tail, cols)
-	return t.tx.QueryContext(ctx, query, args...)
+// InsertReturning is InsertAll whose tail returns rows; scan is called with each.
+func (t *Tx) InsertReturning(ctx context.Context, table, tail string, scan func(*sql.Rows) error, cols ...Column) error {
+	return t.inserts(table, tail, cols, func(query string, args []any) error {
+		rows, err := t.tx.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+func (t *Tx) inserts(table, tail string, cols []Column, do func(query string, args []any) error) error {
+	most, n := t.dialect.rowsPerInsert(len(cols)), length(cols[0].Values)
+	for from := 0; from < n; {
+		to := from + min(most, n-from)
+		if err := do(t.dialect.insertAll(table, tail, cols, from, to)); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
 }
 
 // Collect scans all rows with scan and closes them.

@@ -98,8 +98,13 @@ func registry(tb testing.TB, down *atomic.Bool) string {
 
 func newRig(tb testing.TB, cfg inbox.Config) *rig {
 	tb.Helper()
-	r := &rig{TB: tb, fail: map[string]error{}}
-	r.db = dbtest.Open(tb, outbox.Migrations, inbox.Migrations, tables)
+	return newRigOn(tb, dbtest.Open(tb, outbox.Migrations, inbox.Migrations, tables), cfg)
+}
+
+// newRigOn is newRig on a database that has the tables.
+func newRigOn(tb testing.TB, d *db.DB, cfg inbox.Config) *rig {
+	tb.Helper()
+	r := &rig{TB: tb, db: d, fail: map[string]error{}}
 	var err error
 	r.codec, err = codec.New(codec.Config{URL: registry(tb, &r.registryDown), Store: r.db}, step{}, jump{})
 	if err != nil {

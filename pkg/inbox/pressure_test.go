@@ -21,7 +21,7 @@ func full() bool { return os.Getenv("KEYLINE_FAULTS") == "full" }
 // TestPressure_many_waiting_keys lets very many keys wait while others flow, with a restart in
 // the middle and another replica, and then lets all of them go.
 func TestPressure_many_waiting_keys(t *testing.T) {
-	keys, rounds := 2_000, 40
+	keys, rounds := 1_000, 20
 	if full() {
 		keys, rounds = 100_000, 200
 	}

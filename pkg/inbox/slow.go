@@ -83,14 +83,18 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	}
 }
 
-// finish ends a claim. If the key's claim number has moved on, somebody else has the key,
-// and nothing is written.
+// finish ends a claim. If the key's claim number has moved on, somebody else has the key; if it
+// is not running any more, or the event has gone, the claim has been ended: by an earlier
+// attempt whose commit was not answered, or by who took it over. Then nothing is written. The
+// number alone does not tell: a key that waits anew counts from the beginning.
 func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, failure error) (after func(), err error) {
 	err = in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		var claim int64
-		row := tx.QueryRow(ctx, `select claim from waiting_key where group_name = $1 and topic = $2 and key = $3`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key)
-		switch err := row.Scan(&claim); {
-		case errors.Is(err, sql.ErrNoRows), err == nil && claim != c.claim:
+		var now string
+		row := tx.QueryRow(ctx, `select claim, state from waiting_key where group_name = $1 and topic = $2 and key = $3
+			and exists (select 1 from waiting_event where seq = $4)`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key, it.seq)
+		switch err := row.Scan(&claim, &now); {
+		case errors.Is(err, sql.ErrNoRows), err == nil && (claim != c.claim || state(now) != running):
 			in.cfg.Log.WarnContext(ctx, "claim lost", "topic", it.Topic, "key", it.meta.Subject, "event_id", it.meta.ID)
 			after = nil
 			return nil

@@ -160,16 +160,20 @@ func (t *taking) insert(ctx context.Context, tx *db.Tx, b *event.Batch, items []
 		group[i], identity[i], topicID[i] = t.cfg.Group, it.identity[:], ref
 		part[i], position[i] = int64(it.Partition), it.Offset
 	}
-	rows, err := tx.InsertReturning(ctx, "inbox", tail,
+	set := make(map[event.Identity]bool, n)
+	note := func(r *sql.Rows) error {
+		var id []byte
+		if err := r.Scan(&id); err != nil {
+			return err
+		}
+		set[event.Identity(id)] = true
+		return nil
+	}
+	err := tx.InsertReturning(ctx, "inbox", tail, note,
 		db.Column{Name: "group_name", Values: group}, db.Column{Name: "identity", Values: identity}, db.Column{Name: "topic_id", Values: topicID},
 		db.Column{Name: "part", Values: part}, db.Column{Name: "position", Values: position})
-	ids, err := db.Collect(rows, err, func(r *sql.Rows, id *[]byte) error { return r.Scan(id) })
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
-	}
-	set := make(map[event.Identity]bool, len(ids))
-	for _, id := range ids {
-		set[event.Identity(id)] = true
 	}
 	return set, nil
 }

@@ -47,7 +47,7 @@ func TestProcessSpan(t *testing.T) {
 		want := map[attribute.Key]string{
 			"messaging.system": "kafka", "messaging.operation.name": "process", "messaging.operation.type": "process",
 			"messaging.destination.name": "steps", "messaging.destination.partition.id": "0", "messaging.kafka.offset": "0",
-			"messaging.kafka.message.key": "a", "messaging.consumer.group.name": "test", "messaging.message.id": "a-1", "attempt": "1",
+			"messaging.kafka.message.key": "a", "messaging.consumer.group.name": "test", "messaging.message.id": "a-1", "cloudevents.event_type": "test.Step", "attempt": "1",
 		}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Error(diff)

@@ -129,3 +129,13 @@ func (p *partition) settled(offset int64) {
 	defer p.mu.Unlock()
 	p.committed = max(p.committed, offset)
 }
+
+// lock is a mutex for what takes long, such as a request. A goroutine that waits for it waits
+// on a channel, which lets testing/synctest's clock go on, as a sync.Mutex would not.
+type lock chan struct{}
+
+// Lock takes the lock.
+func (l lock) Lock() { l <- struct{}{} }
+
+// Unlock gives it back.
+func (l lock) Unlock() { <-l }

@@ -78,7 +78,7 @@ type Consumer struct {
 	// commitMu is held while a commit is under way, and taken before a revoke ends: a commit
 	// that began earlier has ended by then, and one that begins later does not find the
 	// partition any more.
-	commitMu sync.Mutex
+	commitMu lock
 	commits  chan struct{} // holds one: there is something to commit
 }
 
@@ -102,7 +102,7 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 	}
 	c := &Consumer{
 		cfg: cfg, topics: slices.Clone(topics), processor: p,
-		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1), rejoin: make(chan struct{}, 1),
+		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1), commitMu: make(lock, 1), rejoin: make(chan struct{}, 1),
 		timing: timing{handTimeout, commitTimeout, watchEvery, 100 * time.Millisecond, 30 * time.Second},
 	}
 	var err error
@@ -172,7 +172,9 @@ func (c *Consumer) session(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	c.taking = ctx
-	cl, err := kgo.NewClient(c.opts...)
+	life, abandon := context.WithCancel(c.work)
+	defer abandon()
+	cl, err := kgo.NewClient(append(slices.Clip(c.opts), kgo.WithContext(life))...)
 	if err != nil {
 		return fmt.Errorf("kafka consumer: %w", err)
 	}
@@ -195,7 +197,7 @@ func (c *Consumer) session(ctx context.Context) error {
 	}
 
 	err = c.giveUp(cl, c.owned())
-	c.leave(cl)
+	c.leave(cl, abandon)
 	cancel()
 	c.tasks.Wait()
 	return err
@@ -203,13 +205,18 @@ func (c *Consumer) session(ctx context.Context) error {
 
 // leave leaves the group and closes the client. Partitions that were assigned since the last
 // revoke are given up by its callback.
-func (c *Consumer) leave(cl *kgo.Client) {
+func (c *Consumer) leave(cl *kgo.Client, abandon context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(c.work, leaveTimeout)
 	defer cancel()
 	if err := cl.LeaveGroupContext(ctx); err != nil {
 		c.cfg.Log.Warn("leaving the group failed", "group", c.cfg.Group, "error", err)
+		// A join that waits for other members would hold up Close for as long as those may take.
+		abandon()
 	}
 	cl.Close()
+	// At its end Close polls once more, and a goroutine of it that leaves the group may only
+	// come afterwards: without this it would wait for ever.
+	cl.AllowRebalance()
 }
 
 // Joined reports whether the group has been joined since the start. It stays true.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -100,7 +99,9 @@ func (r *Reader) Lag(ctx context.Context, group string, wait time.Duration, topi
 			all = append(all, l)
 		}
 	}
-	slices.SortFunc(all, func(a, b Lag) int { return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition)) })
+	slices.SortFunc(all, func(a, b Lag) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
 	return all, r.date(ctx, all, wait)
 }
 
@@ -143,7 +144,7 @@ func (r *Reader) date(ctx context.Context, all []Lag, wait time.Duration) error 
 		}
 		return leave
 	})
-	for l := range maps.Values(of) {
+	for _, l := range of {
 		l.Err = errNoRecord
 	}
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {

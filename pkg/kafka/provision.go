@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,7 +26,8 @@ type Topic struct {
 // Provision creates the topics that are missing, sets the retention of those that have
 // another, and changes nothing else. When it returns, the brokers know the topics. It may run
 // again, and beside another. If the partition count of any topic differs, it changes nothing,
-// and its error names topic, have and want.
+// and its error names topic, have and want. A topic that cannot be created keeps no other from
+// being created.
 func Provision(ctx context.Context, cfg Config, topics []Topic) error {
 	// Listing topics answers from a cache of that age, in which a new topic is missing.
 	opts, err := cfg.withDefaults().clientOpts(kgo.MetadataMinAge(10 * time.Millisecond))
@@ -48,12 +50,16 @@ func provision(ctx context.Context, admin *kadm.Client, topics []Topic) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range missing {
+	var failed []error
+	missing = slices.DeleteFunc(missing, func(t Topic) bool {
+		err := create(ctx, admin, t)
 		// Another run may have come first; whether with the same count, the next look says.
-		if err := create(ctx, admin, t); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return fmt.Errorf("create topic %s: %w", t.Name, err)
+		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
+			return false
 		}
-	}
+		failed = append(failed, fmt.Errorf("create topic %s: %w", t.Name, err))
+		return true
+	})
 	for len(missing) > 0 { // a created topic reaches the brokers a little later
 		if missing, err = compare(ctx, admin, missing); err != nil {
 			return err
@@ -65,6 +71,9 @@ func provision(ctx context.Context, admin *kadm.Client, topics []Topic) error {
 				return ctx.Err()
 			}
 		}
+	}
+	if failed != nil {
+		return errors.Join(failed...)
 	}
 	return correctRetention(ctx, admin, topics)
 }

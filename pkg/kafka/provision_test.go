@@ -92,13 +92,17 @@ func TestProvision(t *testing.T) {
 		}
 	})
 
-	t.Run("names the topic that may not be created", func(t *testing.T) {
+	t.Run("a topic that may not be created is named, and keeps no other from being made", func(t *testing.T) {
 		t.Parallel()
 		cluster := fake(t)
-		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.TopicAuthorizationFailed})
-		err := kafka.Provision(t.Context(), kafka.Config{Brokers: cluster.ListenAddrs()}, []kafka.Topic{{Name: "orders", Partitions: 1}})
-		if err == nil || !strings.Contains(err.Error(), "orders") {
-			t.Errorf("got %v, want an error with orders", err)
+		addrs := cluster.ListenAddrs()
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: "mine", Err: kerr.TopicAuthorizationFailed, Count: -1})
+		err := kafka.Provision(t.Context(), kafka.Config{Brokers: addrs}, []kafka.Topic{{Name: "mine", Partitions: 1}, {Name: "other", Partitions: 2}})
+		if err == nil || !strings.Contains(err.Error(), "create topic mine: TOPIC_AUTHORIZATION_FAILED") {
+			t.Errorf("got %v, want it to name topic and cause", err)
+		}
+		if got := len(ends(t, addrs, "other")); got != 2 {
+			t.Errorf("the other topic has %d partitions, want 2", got)
 		}
 	})
 }

@@ -173,11 +173,14 @@ const (
 func (r *Reader) scan(ctx context.Context, from, until Positions, visit func(*fetched) verdict) error {
 	begin, left := map[string]map[int32]kgo.Offset{}, map[topicPartition]bool{}
 	for topic, partitions := range from {
-		begin[topic] = map[int32]kgo.Offset{}
 		for id, at := range partitions {
-			if limit, bounded := until[topic][id]; !bounded || at < limit {
-				begin[topic][id], left[topicPartition{topic, id}] = kgo.NewOffset().At(at), true
+			if limit, bounded := until[topic][id]; bounded && at >= limit {
+				continue
 			}
+			if begin[topic] == nil {
+				begin[topic] = map[int32]kgo.Offset{}
+			}
+			begin[topic][id], left[topicPartition{topic, id}] = kgo.NewOffset().At(at), true
 		}
 	}
 	if len(left) == 0 {

@@ -19,7 +19,8 @@ import (
 // Main is the main function of a service. It reads the variables into a C and calls run
 // with a context that SIGINT or SIGTERM ends; a second signal ends the process at once. It
 // exits with 0 after a clean stop, with 1 when run failed, and with 2 when variables are
-// missing or malformed, each with one line on standard error.
+// missing, malformed or make no sense (run's error is a [*ConfigError]), each with one line
+// on standard error.
 func Main[C any](name string, run func(ctx context.Context, cfg C) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
@@ -28,24 +29,36 @@ func Main[C any](name string, run func(ctx context.Context, cfg C) error) {
 
 func exitCode[C any](ctx context.Context, name string, stderr io.Writer, run func(context.Context, C) error) int {
 	cfg, err := Parse[C](env.ToMap(os.Environ()))
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", name, err)
-		return 2
+	if err == nil {
+		err = run(ctx, cfg)
 	}
-	err = run(ctx, cfg)
-	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	var config *ConfigError
+	switch {
+	case err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return 0
+	case errors.As(err, &config):
+		fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(config.Error()))
+		return 2
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(err.Error()))
 	return 1
 }
+
+// ConfigError is the error of variables that are missing, malformed or make no sense. Trying
+// again does not mend it.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *ConfigError) Unwrap() error { return e.Err }
 
 // Parse fills a configuration from variables, by the `env` and `envDefault` tags of its
 // fields, those of nested structs included. DATABASE_URL and every variable whose name ends
 // in _PASSWORD may come from a file instead: <NAME>_FILE is its path, and a line break at
 // its end is cut. The error names, in one line, all variables that are missing or malformed
 // and what each should be (the field's `expect` tag, else its type). It never holds the
-// value of a secret.
+// value of a secret, and is a [*ConfigError].
 func Parse[C any](environ map[string]string) (C, error) {
 	var cfg C
 	vars := variables(reflect.TypeFor[C](), "")
@@ -53,7 +66,7 @@ func Parse[C any](environ map[string]string) (C, error) {
 	err := env.ParseWithOptions(&cfg, env.Options{Environment: environ})
 	var all env.AggregateError
 	if err != nil && !errors.As(err, &all) {
-		return cfg, err
+		return cfg, &ConfigError{err}
 	}
 	missing := missing(all)
 	for _, v := range vars {
@@ -65,8 +78,11 @@ func Parse[C any](environ map[string]string) (C, error) {
 			wrong[v.name] = v.name + v.quote(value) + " is malformed" + v.hint()
 		}
 	}
-	if len(wrong) == 0 {
-		return cfg, err
+	switch {
+	case len(wrong) == 0 && err == nil:
+		return cfg, nil
+	case len(wrong) == 0:
+		return cfg, &ConfigError{err}
 	}
 	var parts []string
 	for _, v := range vars { // in the order of declaration
@@ -75,7 +91,7 @@ func Parse[C any](environ map[string]string) (C, error) {
 			delete(wrong, v.name)
 		}
 	}
-	return cfg, fmt.Errorf("%s; all variables are listed in README.md", strings.Join(parts, "; "))
+	return cfg, &ConfigError{fmt.Errorf("%s; all variables are listed in README.md", strings.Join(parts, "; "))}
 }
 
 // variable is one variable that a configuration reads.

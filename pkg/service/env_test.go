@@ -157,6 +157,10 @@ func TestMain(m *testing.M) {
 		service.Main("demo", func(context.Context, struct{}) error {
 			return errors.Join(errors.New("one"), errors.New("two"))
 		})
+	case "nonsense":
+		service.Main("demo", func(context.Context, struct{}) error {
+			return errors.Join(fmt.Errorf("start: %w", &service.ConfigError{Err: errors.New("PORT must be above 0")}), errors.New("and more"))
+		})
 	case "misses":
 		service.Main("demo", func(context.Context, config) error { return nil })
 	}
@@ -231,6 +235,7 @@ func TestMain_process(t *testing.T) {
 		status             int
 	}{
 		{"a failed run is one line and status 1", "fails", "demo: one; two\n", 1},
+		{"a variable that makes no sense is one line and status 2", "nonsense", "demo: PORT must be above 0\n", 2},
 		{"missing variables are one line and status 2", "misses",
 			"demo: KAFKA_BROKERS is missing (expected: host:port, separated by commas); DATABASE_URL is missing; all variables are listed in README.md\n", 2},
 	} {

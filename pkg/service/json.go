@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -71,6 +72,7 @@ const (
 
 // jsonWalk goes through a text token by token, beside the type that it is meant for.
 type jsonWalk struct {
+	text   []byte
 	dec    *json.Decoder
 	target int64 // stop with the path of the value that ends here; -1: check all
 }
@@ -78,7 +80,7 @@ type jsonWalk struct {
 // walkJSON checks what encoding/json would let pass. With a target it returns, as a
 // problem, the path of the value that is there.
 func walkJSON(body []byte, t reflect.Type, target int64) error {
-	w := &jsonWalk{json.NewDecoder(bytes.NewReader(body)), target}
+	w := &jsonWalk{body, json.NewDecoder(bytes.NewReader(body)), target}
 	w.dec.UseNumber()
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
 		return bad("", "the body must be a JSON object")
@@ -108,7 +110,47 @@ func (w *jsonWalk) next() (json.Token, error) {
 	return tok, nil
 }
 
+// half reports whether a string that lies behind an offset of the text holds half of a
+// surrogate pair, which is no character, and for which the decoder puts another one.
+func (w *jsonWalk) half(decoded string, behind int64) bool {
+	if !strings.ContainsRune(decoded, utf8.RuneError) {
+		return false
+	}
+	raw := w.text[behind:w.dec.InputOffset()]
+	for i := 0; i < len(raw)-1; i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++ // behind the backslash; its escape is well-formed, as the decoder has taken it
+		if raw[i] != 'u' {
+			continue
+		}
+		first, second := escaped(raw[i-1:]), escaped(raw[min(i+5, len(raw)):])
+		switch {
+		case !utf16.IsSurrogate(first):
+		case utf16.DecodeRune(first, second) == utf8.RuneError:
+			return true
+		default:
+			i += 6 // the other half
+		}
+	}
+	return false
+}
+
+// escaped is the code of a \uXXXX at the beginning of a text, -1 if there is none.
+func escaped(raw []byte) rune {
+	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
+		return -1
+	}
+	code, err := strconv.ParseUint(string(raw[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(code)
+}
+
 func (w *jsonWalk) value(t reflect.Type, path string, depth int) error {
+	begin := w.dec.InputOffset()
 	tok, err := w.next()
 	if err != nil {
 		return err
@@ -126,6 +168,8 @@ func (w *jsonWalk) value(t reflect.Type, path string, depth int) error {
 		err = w.array(t, path, depth+1)
 	case strings.ContainsRune(text, 0):
 		return bad(path, "must not contain a NUL character") // which a database would refuse
+	case w.half(text, begin):
+		return bad(path, "must not contain half of a surrogate pair")
 	}
 	if err != nil || !nested {
 		return err
@@ -138,6 +182,7 @@ func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
 	member := members(t)
 	seen := map[string]bool{}
 	for w.dec.More() {
+		begin := w.dec.InputOffset()
 		tok, err := w.next()
 		if err != nil {
 			return err
@@ -146,6 +191,8 @@ func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
 		at := strings.TrimPrefix(path+"."+cut(name), ".")
 		typ, known := member(name)
 		switch {
+		case w.half(name, begin):
+			return bad(at, "must not contain half of a surrogate pair")
 		case !known:
 			return bad(at, "unknown field")
 		case seen[name]:

@@ -64,6 +64,19 @@ func TestDecodeJSON_accepts(t *testing.T) {
 	}
 }
 
+// What looks like half a surrogate pair, and is none.
+func TestDecodeJSON_acceptsText(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`"\ud83d\ude00"`: "\U0001F600", `"\ufffd"`: "\ufffd", `"\ufffd\uD83D\uDE00x"`: "\ufffd\U0001F600x", `"` + "\ufffd" + `\\ud800"`: "\ufffd\\ud800", `"\\\ufffd\n"`: "\\\ufffd\n",
+	} {
+		var got order
+		if err := decode(strings.NewReader(`{"customer_id":`+body+`}`), "application/json", &got); err != nil || got.CustomerID != want {
+			t.Errorf("%s: got %q, %v; want %q", body, got.CustomerID, err, want)
+		}
+	}
+}
+
 func TestDecodeJSON_refuses(t *testing.T) {
 	t.Parallel()
 	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
@@ -102,6 +115,12 @@ func TestDecodeJSON_refuses(t *testing.T) {
 		{"a time that is none", `{"at":"yesterday"}`, 400, "", "yesterday"},
 		{"invalid UTF-8", "{\"customer_id\":\"\xff\"}", 400, "", "UTF-8"},
 		{"a NUL character", `{"lines":[{"sku":"a\u0000b"}]}`, 400, "lines[0].sku", "NUL"},
+		{"half a surrogate pair", `{"paid":true,"customer_id":"\ud800"}`, 400, "customer_id", "surrogate"},
+		{"the second half alone", `{"lines":[{"sku":"a"},{"sku":"b\udc00c"}]}`, 400, "lines[1].sku", "surrogate"},
+		{"two first halves", `{"note":"\ud83d\ud83d\ude00"}`, 400, "note", "surrogate"},
+		{"a half behind a whole one", `{"note":"\ud83d\ude00\ude00"}`, 400, "note", "surrogate"},
+		{"half a pair behind a backslash", `{"note":"\\\ud800"}`, 400, "note", "surrogate"},
+		{"half a pair in the name of a map's key", `{"labels":{"\ud800":"x"}}`, 400, "labels.\ufffd", "surrogate"},
 		{"33 levels", `{"any":` + nested(32) + `}`, 400, "any" + strings.Repeat("[0]", 31), "levels deep"},
 		{"a million levels", `{"any":` + nested(450) + `}`, 400, "any" + strings.Repeat("[0]", 31), "levels deep"},
 		{"a long body", `{"note":"` + strings.Repeat("x", 1000) + `"}`, 413, "", "longer than 1000 bytes"},

@@ -72,6 +72,7 @@ func (r *run) serve(l net.Listener, h http.Handler) {
 		BaseContext:       func(net.Listener) context.Context { return r.requests },
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelWarn),
 	}
+	server.ConnState = r.fresh.track
 	r.servers = append(r.servers, server)
 	go func() {
 		err := server.Serve(&limitListener{Listener: l, slots: make(chan struct{}, maxConns), closed: make(chan struct{})})
@@ -82,9 +83,38 @@ func (r *run) serve(l net.Listener, h http.Handler) {
 }
 
 const (
-	requestGrace = 2 * time.Second // then the contexts of requests end
-	requestCut   = 3 * time.Second // then their connections are closed
+	freshGrace   = 100 * time.Millisecond // then connections that have never sent anything are closed
+	requestGrace = 2 * time.Second        // then the contexts of requests end
+	requestCut   = 3 * time.Second        // then their connections are closed
 )
+
+// fresh are the connections that have never sent a byte, such as those that clients open in
+// advance. net/http's shutdown takes them for busy.
+type fresh struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (f *fresh) track(conn net.Conn, state http.ConnState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if state != http.StateNew {
+		delete(f.conns, conn)
+		return
+	}
+	if f.conns == nil {
+		f.conns = map[net.Conn]bool{}
+	}
+	f.conns[conn] = true
+}
+
+func (f *fresh) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for conn := range f.conns {
+		_ = conn.Close() // it carries nothing
+	}
+}
 
 // drain ends the servers: no new connection, and a short time for the requests under way.
 func (r *run) drain(ctx context.Context) {
@@ -92,13 +122,14 @@ func (r *run) drain(ctx context.Context) {
 	defer cancel()
 	grace := time.AfterFunc(requestGrace, r.cancelRequests)
 	defer grace.Stop()
+	unused := time.AfterFunc(freshGrace, r.fresh.close)
+	defer unused.Stop()
 	var all sync.WaitGroup
 	for _, server := range r.servers {
 		all.Go(func() {
 			if server.Shutdown(ctx) == nil {
 				return
 			}
-			// Also a connection that never sent a request ends here.
 			if err := server.Close(); err != nil {
 				r.log.WarnContext(ctx, "close HTTP connections", "error", err)
 			}

@@ -112,6 +112,7 @@ type run struct {
 	requests       context.Context
 	cancelRequests context.CancelFunc
 	servers        []*http.Server
+	fresh          fresh
 	parts          []*part
 }
 

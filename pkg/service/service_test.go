@@ -271,6 +271,44 @@ func TestService_stop(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a connection that never sent anything holds nothing up, one with a request does", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			r := run(t, service.Service{Public: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				<-time.After(time.Second)
+				_, _ = io.WriteString(w, "done")
+			})})
+			synctest.Wait()
+			var idle []net.Conn
+			for _, listener := range []*memory{r.listen, r.listen} {
+				conn, err := listener.dial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				idle = append(idle, conn)
+			}
+			var request sync.WaitGroup
+			request.Go(func() {
+				if _, body := r.get("/slow"); body != "done" {
+					t.Errorf("the request under way: got %q", body)
+				}
+			})
+			synctest.Wait()
+			begin := time.Now()
+			if err := r.halt(); err != nil {
+				t.Error(err)
+			}
+			request.Wait()
+			if got := time.Since(begin); got > 1500*time.Millisecond { // net/http looks for the end of requests now and then
+				t.Errorf("the stop took %v, want the second of the request", got)
+			}
+			for _, conn := range idle {
+				if _, err := conn.Read(make([]byte, 1)); err == nil {
+					t.Error("the idle connection is open")
+				}
+			}
+		})
+	})
 	t.Run("a long poll is told after 2 seconds, a deaf one is cut after 3", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

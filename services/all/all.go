@@ -41,6 +41,9 @@ type Config struct {
 	Log io.Writer `env:"-"`
 	// URLFile, if set, is where the URLs are written for other programs.
 	URLFile string `env:"-"`
+	// Tune, if set, may change the services' configurations before they start: it is called
+	// with an *order.Config, an *inventory.Config and an *email.Config.
+	Tune func(cfg any) `env:"-"`
 	// Started, if set, is called once everything is ready.
 	Started func(*Shop) `env:"-"`
 }
@@ -79,7 +82,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	inner := &http.Transport{MaxIdleConnsPerHost: 100}
 	if !(cfg.Load >= 0 && cfg.Load <= maxLoad) {
-		return fmt.Errorf("LOAD must be 0 to %d orders per second", maxLoad)
+		return &service.ConfigError{Err: fmt.Errorf("LOAD must be 0 to %d orders per second", maxLoad)}
 	}
 	s := &Shop{spans: newSpans(), inner: &http.Client{Transport: inner}, log: slog.New(slog.NewTextHandler(cfg.Log, nil))}
 	front, err := listenFront(cfg.Port)
@@ -159,6 +162,11 @@ func (s *Shop) services(cfg Config) (run func(context.Context) error, err error)
 	}
 	for _, t := range []*telemetry.Config{&oc.Telemetry, &ic.Telemetry, &ec.Telemetry} {
 		t.LogWriter, t.SpanProcessors = cfg.Log, append(t.SpanProcessors, s.spans)
+	}
+	if cfg.Tune != nil {
+		for _, c := range []any{&oc, &ic, &ec} {
+			cfg.Tune(c)
+		}
 	}
 	return func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -57,12 +59,16 @@ func (s *Shop) routes() http.Handler {
 	return mux
 }
 
-// adminRoutes are the operator's routes of all services, under their names.
+// adminRoutes are the operator's routes of all services, under their names, which the root
+// lists.
 func (s *Shop) adminRoutes() http.Handler {
 	mux := http.NewServeMux()
-	for name, e := range map[string]endpoint{"order": s.order, "inventory": s.inventory, "email": s.email} {
+	all := map[string]endpoint{"order": s.order, "inventory": s.inventory, "email": s.email}
+	for name, e := range all {
 		mux.Handle("/"+name+"/admin/", s.proxy(e.admin, "/"+name))
 	}
+	names := map[string][]string{"services": slices.Sorted(maps.Keys(all))}
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { service.WriteJSON(w, http.StatusOK, names) })
 	return mux
 }
 

@@ -209,7 +209,7 @@ func (p *parts) provision(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if err := valid(conf.Kafka, conf.Registry); err != nil {
-		return err
+		return &service.ConfigError{Err: err}
 	}
 	var subjects []codec.Subject
 	for _, s := range schemas.Subjects() {

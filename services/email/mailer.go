@@ -31,6 +31,9 @@ type SMTPConfig struct {
 	// or off. With a username, auto is starttls and off is refused: nothing is sent over a
 	// connection that is not encrypted.
 	TLS string `env:"SMTP_TLS" envDefault:"auto" expect:"auto, starttls, tls or off"`
+
+	// Dial, if set, makes the connections in place of a net.Dialer. With TLS tls it is not used.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `env:"-"`
 }
 
 // mailer sends mails. It is safe for concurrent use.
@@ -42,6 +45,7 @@ type mailer struct {
 	domain string // of the Message-IDs
 	tracer trace.Tracer
 	attrs  []attribute.KeyValue
+	broken broken
 }
 
 // sendTimeout bounds each of the four steps of a conversation with the mail server, so that
@@ -83,7 +87,10 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 // encrypt chooses how connections are made, and what is asked of those that begin in clear
 // text.
 func (m *mailer) encrypt(cfg SMTPConfig) (gomail.TLSPolicy, error) {
-	m.dial = (&net.Dialer{}).DialContext
+	m.dial = cfg.Dial
+	if m.dial == nil {
+		m.dial = (&net.Dialer{}).DialContext
+	}
 	switch way := cmp.Or(cfg.TLS, "auto"); {
 	case way == "tls":
 		m.dial = (&tls.Dialer{Config: &tls.Config{ServerName: m.host, MinVersion: tls.VersionTLS12}}).DialContext
@@ -104,10 +111,7 @@ func (m *mailer) encrypt(cfg SMTPConfig) (gomail.TLSPolicy, error) {
 func (m *mailer) messageID(mailID string) string { return "<" + mailID + "@" + m.domain + ">" }
 
 // send hands a mail to the server and returns once the server has taken it. The error never
-// holds the recipient. It is unavailable if the server cannot be reached or is closing,
-// permanent if the server refuses for good, and else worth another attempt: also when the
-// connection breaks in the middle, since it may be this mail that breaks it, and then it must
-// not keep the others waiting for ever.
+// holds the recipient. Its class is told in answers.go.
 func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err error) {
 	ctx, span := m.tracer.Start(ctx, "smtp send", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(m.attrs...))
 	defer func() {
@@ -121,12 +125,12 @@ func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err 
 	if err != nil {
 		return inbox.Permanent(err)
 	}
-	return m.deliver(ctx, msg)
+	return m.deliver(ctx, messageID, msg)
 }
 
 // deliver has one conversation with the server, over a connection of its own that is closed
 // at the end, or when ctx ends.
-func (m *mailer) deliver(ctx context.Context, msg *gomail.Msg) error {
+func (m *mailer) deliver(ctx context.Context, messageID string, msg *gomail.Msg) error {
 	// The library leaves a connection open whose first words have failed.
 	var wire net.Conn
 	dial := func(ctx context.Context, network, addr string) (_ net.Conn, err error) {
@@ -148,7 +152,7 @@ func (m *mailer) deliver(ctx context.Context, msg *gomail.Msg) error {
 	err = client.SendWithSMTPClient(conn, msg)
 	// The mail is taken or not by now; a server that says no goodbye changes nothing.
 	_ = conn.Quit()
-	return refused(err)
+	return m.outcome(messageID, err)
 }
 
 func (m *mailer) compose(to, messageID string, l Letter) (*gomail.Msg, error) {
@@ -169,23 +173,3 @@ func (m *mailer) compose(to, messageID string, l Letter) (*gomail.Msg, error) {
 }
 
 var errAddress = errors.New("customer_email is no mail address")
-
-// refused tells the classes of a server's answers apart, by code alone: its text may quote
-// the recipient.
-func refused(err error) error {
-	if err == nil {
-		return nil
-	}
-	var answer *gomail.SendError
-	if !errors.As(err, &answer) || answer.ErrorCode() == 0 {
-		return errors.New("the connection to the mail server broke")
-	}
-	err = fmt.Errorf("mail server answered %s", strings.TrimSpace(fmt.Sprint(answer.ErrorCode(), " ", answer.EnhancedStatusCode())))
-	switch {
-	case answer.ErrorCode() == 421: // service not available, closing (RFC 5321, section 4.2.3)
-		return inbox.Unavailable(err)
-	case !answer.IsTemp():
-		return inbox.Permanent(err)
-	}
-	return err
-}

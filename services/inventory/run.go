@@ -25,7 +25,7 @@ type Config struct {
 // fails at once, naming the variable, if cfg makes no sense.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.KeyTTL <= 0 {
-		return errors.New("IDEMPOTENCY_TTL must be longer than 0, such as 24h")
+		return &service.ConfigError{Err: errors.New("IDEMPOTENCY_TTL must be longer than 0, such as 24h")}
 	}
 	a, err := app.New(ctx, "inventory", cfg.Config, payloads(), idempotency.Migrations, migrations)
 	if err != nil {

@@ -36,7 +36,7 @@ func (c Config) check() error {
 		{"ORDER_DEADLINE", c.Deadline}, {"IDEMPOTENCY_TTL", c.KeyTTL}, {"OVERLOAD_OUTBOX_AGE", c.Limits.OutboxAge}, {"OVERLOAD_LAG", c.Limits.Lag},
 	} {
 		if v.d <= 0 {
-			return fmt.Errorf("%s must be longer than 0, such as 30s", v.name)
+			return &service.ConfigError{Err: fmt.Errorf("%s must be longer than 0, such as 30s", v.name)}
 		}
 	}
 	return nil
