@@ -49,15 +49,18 @@ var walls = []wall{
 	{folder: "pkg/service/spectest", why: "it judges files and answers, nothing else"},
 	{folder: "pkg/app", may: []string{"pkg"}, not: testOnly, why: "it puts together what a service runs on, and what a service must not link it must not either"},
 	{folder: "pkg/embedded", may: []string{"pkg/event", "pkg/kafka", "pkg/codec"}, why: "it stands in for a broker and a registry, below every service"},
+	{folder: "pkg/eventtest", may: []string{"pkg"}, not: []string{"pkg/codec/compat"}, why: "it runs a whole service for its tests, and knows no service and no contract"},
 	{folder: "services/order", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/inventory", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/email", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/console", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
-	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
+	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/eventtest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
+	{folder: "services/all/sim", why: "its program only starts runs and adds up what they report; the rest is a test"},
+	{folder: "services/all/mutants", why: "it changes the text of the others, so it must not be made of them"},
 }
 
 // testOnly is what a service's program must not hold; its tests may.
-var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest", "pkg/service/spectest"}
+var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest", "pkg/eventtest", "pkg/service/spectest"}
 
 // library says which folders may import a library. The longest prefix that matches an
 // import decides; libraries that are not listed are free.
@@ -76,12 +79,12 @@ var libraries = []library{
 	{"github.com/jackc/pgx", []string{"pkg/db"}, "only pkg/db knows the two databases apart"},
 	{"modernc.org/sqlite", []string{"pkg/db"}, "only pkg/db knows the two databases apart"},
 	{"github.com/pressly/goose", []string{"pkg/db"}, "only pkg/db migrates"},
-	{"database/sql", []string{"pkg/db", "pkg/outbox", "pkg/inbox", "pkg/idempotency", "services"}, "messages, telemetry and the process skeleton work without a database"},
+	{"database/sql", []string{"pkg/db", "pkg/outbox", "pkg/inbox", "pkg/idempotency", "pkg/eventtest", "services"}, "messages, telemetry and the process skeleton work without a database"},
 	{"github.com/caarlos0/env", []string{"pkg/service"}, "variables are read in one place, so that one line can name all that are wrong"},
 	{"go.opentelemetry.io/otel/sdk", []string{"pkg/telemetry", "services/all"}, "packages are given a tracer and a meter; who exports them is decided in one place"},
 	{"github.com/emersion/go-smtp", []string{"pkg/embedded"}, "only the embedded mailbox is an SMTP server"},
 	{"github.com/wneessen/go-mail", []string{"services/email"}, "only the email service sends mail"},
-	{"testing", []string{"pkg/db/dbtest"}, "test helpers stay out of programs"},
+	{"testing", []string{"pkg/db/dbtest", "pkg/eventtest"}, "test helpers stay out of programs"},
 }
 
 // unlinked must not be in the program of a service, however it comes there.

@@ -3,6 +3,10 @@ package schemas_test
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -75,12 +79,42 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write the golden bytes of versions that have none yet; never change any")
+
+// writeHex writes the golden bytes of a version that has none, as goavro encodes it.
+func writeHex(t *testing.T, file, schema string, native map[string]any) {
+	t.Helper()
+	other, err := goavro.NewCodec(schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	datum, err := other.BinaryFromNative(nil, native)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	f, err := os.OpenFile("testdata/"+file+".hex", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(f, "%x\n", datum)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: wrote %d golden bytes: look at them, and commit them", file, len(datum))
+}
+
 // golden checks one version of want's event: native is the event for goavro, want is how
 // today's code reads it.
 func golden[P event.Payload](t *testing.T, s *shop, file string, native map[string]any, want P) {
 	t.Helper()
-	datum := readHex(t, file)
 	schema, number, newest := s.version(want, file)
+	if *update {
+		writeHex(t, file, schema, native)
+	}
+	datum := readHex(t, file)
 	value := append(s.header(want, number), datum...)
 
 	other, err := goavro.NewCodec(schema)
@@ -201,7 +235,7 @@ func readHex(t *testing.T, file string) []byte {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + file + ".hex")
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: write the bytes of a new version with: go test ./schemas -run TestGolden -update", err)
 	}
 	datum, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/email"
 )
@@ -75,7 +76,7 @@ func TestMail(t *testing.T) {
 		if got, want := m.Headers.Get("From"), `"Keyline Shop" <shop@keyline.example>`; got != want {
 			t.Errorf("From is %s, want %s", got, want)
 		}
-		if got, want := m.ID, "<"+eventID(2)+"@keyline.example>"; got != want || m.Subject != "Your order is confirmed" {
+		if got, want := m.ID, "<"+eventtest.ID(2)+"@keyline.example>"; got != want || m.Subject != "Your order is confirmed" {
 			t.Errorf("Message-ID %s, want %s; subject %q", got, want, m.Subject)
 		}
 		text := strings.ReplaceAll(m.Text, "\r\n", "\n")

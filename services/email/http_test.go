@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/services/email"
 )
@@ -29,24 +30,24 @@ func TestHTTP_list(t *testing.T) {
 			}
 			got = append(got, m.OrderID+" "+m.Kind+" "+m.MessageID)
 		}
-		want := []string{"o-1 confirmation <" + eventID(2) + "@keyline.example>", "o-1 cancellation <" + eventID(3) + "@keyline.example>"}
+		want := []string{"o-1 confirmation <" + eventtest.ID(2) + "@keyline.example>", "o-1 cancellation <" + eventtest.ID(3) + "@keyline.example>"}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Error(diff)
 		}
 	})
 	t.Run("no address is among what is told", func(t *testing.T) {
-		if a := r.do("GET", "/v1/emails?order_id=o-1"); strings.Contains(a.text, "customer.example") {
+		if a := r.do("GET", "/v1/emails?order_id=o-1"); strings.Contains(a.Text, "customer.example") {
 			t.Errorf("GET = %s", a)
 		}
 	})
 	t.Run("text is not escaped for HTML", func(t *testing.T) {
 		a := r.do("GET", "/v1/emails?order_id="+url.QueryEscape(odd))
-		if !strings.Contains(a.text, `<o> & \"1\"/½`) || !strings.Contains(a.text, `"<`+eventID(5)+`@`) {
+		if !strings.Contains(a.Text, `<o> & \"1\"/½`) || !strings.Contains(a.Text, `"<`+eventtest.ID(5)+`@`) {
 			t.Errorf("GET = %s, want < and & as they are", a)
 		}
 	})
 	t.Run("an order that nobody wrote about has none", func(t *testing.T) {
-		if a := r.do("GET", "/v1/emails?order_id=o-2"); a.StatusCode != http.StatusOK || strings.TrimSpace(a.text) != `{"items":[]}` {
+		if a := r.do("GET", "/v1/emails?order_id=o-2"); a.StatusCode != http.StatusOK || strings.TrimSpace(a.Text) != `{"items":[]}` {
 			t.Errorf("GET = %s, want an empty list", a)
 		}
 	})
@@ -55,7 +56,7 @@ func TestHTTP_list(t *testing.T) {
 		"one too long": "?order_id=" + strings.Repeat("x", 101), "a broken query": "?order_id=%zz",
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
-			if a := r.do("GET", "/v1/emails"+query); a.StatusCode != http.StatusBadRequest || a.json["field"] != "order_id" {
+			if a := r.do("GET", "/v1/emails"+query); a.StatusCode != http.StatusBadRequest || a.JSON["field"] != "order_id" {
 				t.Errorf("GET = %s, want 400 for the field order_id", a)
 			}
 		})
@@ -66,11 +67,11 @@ func TestHTTP_list(t *testing.T) {
 func TestHTTP_databaseAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
-	if _, err := r.db.Exec(t.Context(), `alter table mail rename to elsewhere`); err != nil {
+	if _, err := r.DB.Exec(t.Context(), `alter table mail rename to elsewhere`); err != nil {
 		t.Fatal(err)
 	}
 	a := r.do("GET", "/v1/emails?order_id=o-1")
-	if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.text, "table") {
+	if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.Text, "table") {
 		t.Errorf("GET = %s, want 503 without the database's words", a)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/services/email"
 )
@@ -61,10 +62,10 @@ func TestMailer_failures(t *testing.T) {
 		box := newMailbox(t)
 		r := newRigWith(t, sender(box.Addr()), inbox.Config{Attempts: 3}).work()
 		var seen atomic.Int64
-		box.Fail(refuse(answer(451, smtp.EnhancedCode{4, 3, 0}), forGood, &seen))
+		box.Fail(refuse(answer(452, smtp.EnhancedCode{4, 2, 2}), forGood, &seen))
 		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
 		r.untilWaits("o-1", "dead after 3")
-		if n := r.count(`select count(*) from waiting_event where reason = 'exhausted' and error = 'mail server answered 451 4.3.0'`); n != 1 || seen.Load() != 3 {
+		if n := r.Count(`select count(*) from waiting_event where reason = 'exhausted' and error = 'mail server answered 452 4.2.2'`); n != 1 || seen.Load() != 3 {
 			t.Errorf("%d dead letters after %d attempts, want 1 after 3", n, seen.Load())
 		}
 		r.noAddress()
@@ -77,7 +78,7 @@ func TestMailer_failures(t *testing.T) {
 			r.box.Fail(refuse(answer(code, smtp.EnhancedCode{5, 1, 1}), forGood, &seen))
 			r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
 			r.untilWaits("o-1", "dead after 1")
-			if n := r.count(`select count(*) from waiting_event where reason = 'permanent' and error = $1`, fmt.Sprintf("mail server answered %d 5.1.1", code)); n != 1 {
+			if n := r.Count(`select count(*) from waiting_event where reason = 'permanent' and error = $1`, fmt.Sprintf("mail server answered %d 5.1.1", code)); n != 1 {
 				t.Errorf("%d dead letters, want 1", n)
 			}
 			if all := r.ledger("o-1"); seen.Load() != 1 || len(all) != 1 || all[0].SentAt != nil || len(r.published()) != 0 {
@@ -99,30 +100,62 @@ func TestMailer_failures(t *testing.T) {
 		r.mails(2)
 		r.noAddress()
 	})
+	t.Run("so it does for one that is in trouble for longer than all attempts would last", func(t *testing.T) {
+		t.Parallel()
+		box := newMailbox(t)
+		r := newRigWith(t, sender(box.Addr()), inbox.Config{Attempts: 2}).work()
+		r.box = box
+		var seen atomic.Int64
+		box.Fail(refuse(answer(451, smtp.EnhancedCode{4, 3, 0}), 6, &seen))
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.take(placed("o-2", "bob@customer.example"), confirmed("o-2"))
+		r.mails(2)
+		if n := r.Count(`select count(*) from waiting_event where reason <> ''`); n != 0 || seen.Load() < 8 {
+			t.Errorf("%d dead letters after %d attempts, want none after 8 at least", n, seen.Load())
+		}
+		r.noAddress()
+	})
+	t.Run("a recipient who is put off keeps nobody else waiting", func(t *testing.T) {
+		t.Parallel()
+		box := newMailbox(t)
+		r := newRigWith(t, sender(box.Addr()), inbox.Config{Attempts: 1 << 30}).work()
+		r.box = box
+		box.Fail(func(_ context.Context, m embedded.Mail) error {
+			if m.To[0] == "ada@customer.example" {
+				return answer(451, smtp.EnhancedCode{4, 2, 1})
+			}
+			return nil
+		})
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		eventtest.Until(t, "some attempts", func() bool { return r.Count(`select count(*) from waiting_event where attempts > 1`) == 1 })
+		for i := range 5 {
+			order := fmt.Sprint("o-", i+2)
+			r.take(placed(order, "bob@customer.example"), confirmed(order))
+		}
+		eventtest.Until(t, "the others' mails are sent", func() bool { return len(box.Messages()) == 5 })
+		if logs := r.Logs.String(); strings.Contains(logs, "unavailable") {
+			t.Errorf("the circuit has opened:\n%s", logs)
+		}
+	})
 	t.Run("so it does for one that refuses connections", func(t *testing.T) {
 		t.Parallel()
-		gone := newMailbox(t)
-		addr := gone.Addr()
-		if err := gone.Close(); err != nil {
-			t.Fatal(err)
+		box := newMailbox(t)
+		var back atomic.Bool
+		cfg := sender(box.Addr())
+		cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if !back.Load() {
+				addr = "127.0.0.1:1" // nobody listens there
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
 		}
-		r := newRigWith(t, sender(addr), inbox.Config{Attempts: 1}).work()
+		r := newRigWith(t, cfg, inbox.Config{Attempts: 1}).work()
+		r.box = box
 		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
 		r.untilWaits("o-1", "unavailable after 0")
-		_, port, _ := net.SplitHostPort(addr)
-		var portNumber int
-		if _, err := fmt.Sscan(port, &portNumber); err != nil {
-			t.Fatal(err)
-		}
-		back, err := embedded.StartMailbox(embedded.MailboxConfig{Port: portNumber})
-		if err != nil {
-			t.Skip("somebody else has taken the port meanwhile")
-		}
-		defer back.Close()
-		r.box = back
+		back.Store(true)
 		r.mails(1)
 	})
-	t.Run("a connection that breaks in the middle counts, and one that broke after the mail was taken repeats it recognisably", func(t *testing.T) {
+	t.Run("a mail whose connection breaks in the middle comes again, and one that was taken by then recognisably", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t).serve().work()
 		var seen atomic.Int64
@@ -178,9 +211,16 @@ func TestMailer_failures(t *testing.T) {
 			return nil
 		})
 		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.untilWaits("o-1", "unavailable after 0") // it could be the server
+		for i := range 100 {
+			order := fmt.Sprint("o-", i+2)
+			r.take(placed(order, "bob@customer.example"), confirmed(order))
+			eventtest.Until(t, "the other mail is sent", func() bool { return len(box.Messages()) == i+1 })
+			if r.Count(`select count(*) from waiting_event where reason = 'exhausted'`) == 1 {
+				break
+			}
+		}
 		r.untilWaits("o-1", "dead after 4")
-		r.take(placed("o-2", "bob@customer.example"), confirmed("o-2"))
-		eventually(t, "the other mail is sent", func() bool { return len(box.Messages()) == 1 })
 		r.noAddress()
 	})
 }
@@ -264,9 +304,13 @@ func TestMailer_conversations(t *testing.T) {
 		{"a recipient refused for good", map[string]string{"RCPT": "550 5.1.1 <ada@customer.example>: no such user"}, "dead after 1", "mail server answered 550"},
 		{"a recipient refused for now", map[string]string{"RCPT": "450 4.2.1 <ada@customer.example>: greylisted"}, "dead after 2", "mail server answered 450"},
 		{"a sender refused", map[string]string{"MAIL": "553 <shop@keyline.example> may not send to <ada@customer.example>"}, "dead after 1", "mail server answered 553"},
-		{"a mail refused before it is sent", map[string]string{"DATA": "451 not now, ada@customer.example"}, "dead after 2", "mail server answered 451"},
-		{"a connection lost behind the recipient", map[string]string{"RCPT": ""}, "dead after 2", "the connection to the mail server broke"},
-		{"a connection lost behind the mail", map[string]string{"DATA.": ""}, "dead after 2", "the connection to the mail server broke"},
+		{"a recipient who is put off without a reason", map[string]string{"RCPT": "451 later, ada@customer.example"}, "dead after 2", "mail server answered 451"},
+		{"a server that is full at the recipient", map[string]string{"EHLO": "250-test\r\n250 ENHANCEDSTATUSCODES", "RCPT": "452 4.3.1 ada@customer.example: disk full"}, "unavailable after 0", "mail server answered 452 4.3.1"},
+		{"a mailbox that is full behind the mail", map[string]string{"EHLO": "250-test\r\n250 ENHANCEDSTATUSCODES", "DATA.": "452 4.2.2 ada@customer.example: full"}, "dead after 2", "mail server answered 452 4.2.2"},
+		{"a sender that is put off", map[string]string{"EHLO": "250-test\r\n250 ENHANCEDSTATUSCODES", "MAIL": "451 4.1.8 no such domain today"}, "unavailable after 0", "mail server answered 451 4.1.8"},
+		{"a mail refused before it is sent", map[string]string{"DATA": "451 not now, ada@customer.example"}, "unavailable after 0", "mail server answered 451"},
+		{"a connection lost behind the recipient", map[string]string{"RCPT": ""}, "unavailable after 0", "the connection to the mail server broke"},
+		{"a connection lost behind the mail", map[string]string{"DATA.": ""}, "unavailable after 0", "the connection to the mail server broke"},
 		{"a mail taken by a server that says no goodbye", map[string]string{"QUIT": "", "RSET": ""}, "done", ""},
 		{"a mail taken by a server that is full by now", map[string]string{"QUIT": "421 closing", "RSET": "421 closing", "NOOP": "421 closing"}, "done", ""},
 	} {
@@ -277,11 +321,11 @@ func TestMailer_conversations(t *testing.T) {
 			r.work()
 			r.untilWaits("o-1", tt.state)
 			var text string
-			err := r.db.QueryRow(t.Context(), `select error from waiting_event`).Scan(&text)
+			err := r.DB.QueryRow(t.Context(), `select error from waiting_event`).Scan(&text)
 			if tt.state != "done" && (err != nil || !strings.Contains(text, tt.err)) {
 				t.Errorf("the error is %q, %v; want %q in it", text, err, tt.err)
 			}
-			if sent := r.count(`select count(*) from mail where sent_at > 0`); sent != map[bool]int{true: 1}[tt.state == "done"] {
+			if sent := r.Count(`select count(*) from mail where sent_at > 0`); sent != map[bool]int{true: 1}[tt.state == "done"] {
 				t.Errorf("%d mails are sent by the ledger, and the event is %s", sent, tt.state)
 			}
 			r.noAddress()
@@ -336,7 +380,7 @@ func TestSMTPConfig(t *testing.T) {
 					t.Errorf("the server heard %s", verb)
 				}
 			}
-			if logs := r.logs.String(); strings.Contains(logs, "secret") {
+			if logs := r.Logs.String(); strings.Contains(logs, "secret") {
 				t.Errorf("the password is in the log:\n%s", logs)
 			}
 			r.noAddress()

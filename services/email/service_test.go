@@ -10,6 +10,7 @@ import (
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/schemas"
 )
 
@@ -28,11 +29,11 @@ func TestService_Tell(t *testing.T) {
 		r.work()
 		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
 		sent := r.mails(1)[0]
-		if diff := cmp.Diff(during, []string{eventID(2) + " confirmation <nil>"}); diff != "" {
+		if diff := cmp.Diff(during, []string{eventtest.ID(2) + " confirmation <nil>"}); diff != "" {
 			t.Errorf("while it was sent: %s", diff)
 		}
 		after := r.ledger("o-1")
-		if len(after) != 1 || after[0].EventID != eventID(2) || after[0].OrderID != "o-1" || after[0].MessageID != sent.ID || after[0].SentAt == nil {
+		if len(after) != 1 || after[0].EventID != eventtest.ID(2) || after[0].OrderID != "o-1" || after[0].MessageID != sent.ID || after[0].SentAt == nil {
 			t.Errorf("the ledger is %+v, want the mail as sent", after)
 		}
 	})
@@ -46,12 +47,12 @@ func TestService_Tell(t *testing.T) {
 			t.Fatalf("published %+v, want one event", all)
 		}
 		e := all[0]
-		want := schemas.EmailSent{OrderID: "o-1", EventID: eventID(2), MessageID: sent.ID, Kind: schemas.EmailKindConfirmation, SentAt: e.SentAt}
+		want := schemas.EmailSent{OrderID: "o-1", EventID: eventtest.ID(2), MessageID: sent.ID, Kind: schemas.EmailKindConfirmation, SentAt: e.SentAt}
 		if diff := cmp.Diff(e.EmailSent, want); diff != "" {
 			t.Error(diff)
 		}
-		wantID := event.NewID("/email", event.By(event.Meta{ID: eventID(2), Source: "/order"}), "shop.email.EmailSent", 0)
-		if m := e.meta; m.ID != wantID || m.CausationID != eventID(2) || m.Version != 1 || m.Source != "/email" || m.Trace.TraceID() != sampled.TraceID() {
+		wantID := event.NewID("/email", event.By(event.Meta{ID: eventtest.ID(2), Source: "/order"}), "shop.email.EmailSent", 0)
+		if m := e.meta; m.ID != wantID || m.CausationID != eventtest.ID(2) || m.Version != 1 || m.Source != "/email" || m.Trace.TraceID() != sampled.TraceID() {
 			t.Errorf("headers %+v", m)
 		}
 	})
@@ -96,7 +97,7 @@ func TestService_Tell(t *testing.T) {
 		r := newRig(t).work()
 		records := []event.Record{r.record(placed("o-1", "ada@customer.example"), "a", "/order"), r.record(confirmed("o-1"), "b", "/order")}
 		for range 3 {
-			r.takeRecords(records...)
+			r.Take(records...)
 		}
 		r.mails(1)
 		if n := len(r.published()); n != 1 {
@@ -107,12 +108,12 @@ func TestService_Tell(t *testing.T) {
 		t.Parallel()
 		r := newRig(t).work()
 		records := []event.Record{r.record(placed("o-1", "ada@customer.example"), "a", "/order"), r.record(confirmed("o-1"), "b", "/order")}
-		r.takeRecords(records...)
+		r.Take(records...)
 		r.mails(1)
-		if _, err := r.db.Exec(t.Context(), `delete from inbox`); err != nil {
+		if _, err := r.DB.Exec(t.Context(), `delete from inbox`); err != nil {
 			t.Fatal(err)
 		}
-		r.takeRecords(records...)
+		r.Take(records...)
 		r.mails(1)
 		if n := len(r.published()); n != 1 {
 			t.Errorf("%d events, want 1", n)
@@ -131,10 +132,10 @@ func TestService_Tell(t *testing.T) {
 		r := newRig(t).work()
 		r.take(confirmed("o-1"))
 		r.untilWaits("o-1", "dead after 1")
-		if n := r.count(`select count(*) from waiting_event where reason = 'permanent' and error = 'recipient unknown'`); n != 1 {
+		if n := r.Count(`select count(*) from waiting_event where reason = 'permanent' and error = 'recipient unknown'`); n != 1 {
 			t.Errorf("%d dead letters of an unknown recipient, want 1", n)
 		}
-		if n := r.count(`select count(*) from mail`); n != 0 {
+		if n := r.Count(`select count(*) from mail`); n != 0 {
 			t.Errorf("%d rows in the ledger, want none", n)
 		}
 	})
@@ -154,7 +155,7 @@ func TestService_foreignIDs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).work()
 	evil := "1@x>\r\nBcc: eve@customer.example\r\nX: <"
-	r.takeRecords(r.record(placed("o-1", "ada@customer.example"), "", "/order"),
+	r.Take(r.record(placed("o-1", "ada@customer.example"), "", "/order"),
 		r.record(confirmed("o-1"), "1", "/a"), r.record(confirmed("o-1"), "1", "/b"),
 		r.record(confirmed("o-1"), evil, "/a"), r.record(confirmed("o-1"), "", ""))
 	ids := map[string]bool{}

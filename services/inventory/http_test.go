@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/services/inventory"
 )
@@ -38,7 +39,7 @@ func TestHTTP_receipts(t *testing.T) {
 		t.Parallel()
 		r := newRig(t).serve()
 		a := r.do("POST", "/v1/stock/tea/receipts", `{"quantity":5}`, "Idempotency-Key", "k")
-		if want := `{"sku":"tea","on_hand":5,"reserved":0,"available":5,"version":1}` + "\n"; a.StatusCode != 201 || a.text != want {
+		if want := `{"sku":"tea","on_hand":5,"reserved":0,"available":5,"version":1}` + "\n"; a.StatusCode != 201 || a.Text != want {
 			t.Errorf("POST = %s, want 201 %s", a, want)
 		}
 		if m := r.ledger("tea"); m[0].Cause != "receipt k" {
@@ -62,7 +63,7 @@ func TestHTTP_receipts(t *testing.T) {
 		r.do("POST", "/v1/stock/tea/receipts", `{"quantity":5}`, "Idempotency-Key", "k")
 		for _, other := range []struct{ sku, body string }{{"tea", `{"quantity":6}`}, {"cup", `{"quantity":5}`}} {
 			a := r.do("POST", "/v1/stock/"+other.sku+"/receipts", other.body, "Idempotency-Key", "k")
-			if a.StatusCode != http.StatusUnprocessableEntity || a.json["field"] != "Idempotency-Key" {
+			if a.StatusCode != http.StatusUnprocessableEntity || a.JSON["field"] != "Idempotency-Key" {
 				t.Errorf("POST = %s, want 422", a)
 			}
 		}
@@ -118,7 +119,7 @@ func TestHTTP_receipts_refused(t *testing.T) {
 				header = nil
 			}
 			a := r.do("POST", "/v1/stock/"+tt.sku+"/receipts", tt.body, header...)
-			field, _ := a.json["field"].(string)
+			field, _ := a.JSON["field"].(string)
 			if a.StatusCode != tt.status || field != tt.field {
 				t.Errorf("POST = %s, want %d for the field %q", a, tt.status, tt.field)
 			}
@@ -132,11 +133,11 @@ func TestHTTP_receipts_refused(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := r.do("POST", "/v1/stock/tea/receipts", `{"quantity":1}`, "Idempotency-Key", "k")
-		if a.StatusCode != 422 || a.json["field"] != "quantity" {
+		if a.StatusCode != 422 || a.JSON["field"] != "quantity" {
 			t.Errorf("POST = %s, want 422", a)
 		}
 	})
-	if m, i := r.count(`select count(*) from movement`), r.count(`select count(*) from idempotency`); m != 1 || i != 0 {
+	if m, i := r.Count(`select count(*) from movement`), r.Count(`select count(*) from idempotency`); m != 1 || i != 0 {
 		t.Errorf("%d movements and %d keys, want that of the one receipt and none", m, i)
 	}
 }
@@ -155,14 +156,14 @@ func TestHTTP_oddSKUs(t *testing.T) {
 		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(sku)
 		for _, query := range []string{"", "?at=9999-01-01T00:00:00Z"} {
 			a := r.do("GET", "/v1/stock/"+segment(sku)+query, "")
-			if a.json["sku"] != sku || fmt.Sprint(a.json["on_hand"]) != fmt.Sprint(i+1) || fmt.Sprint(a.json["reserved"]) != "1" {
+			if a.JSON["sku"] != sku || fmt.Sprint(a.JSON["on_hand"]) != fmt.Sprint(i+1) || fmt.Sprint(a.JSON["reserved"]) != "1" {
 				t.Errorf("GET %q = %s", sku, a)
 			}
-			if !strings.Contains(a.text, quoted) {
+			if !strings.Contains(a.Text, quoted) {
 				t.Errorf("GET %q = %s, want the SKU without escapes for HTML", sku, a)
 			}
 		}
-		if a := r.do("GET", "/v1/stock/"+segment(sku)+"/movements", ""); len(a.json["items"].([]any)) != 2 {
+		if a := r.do("GET", "/v1/stock/"+segment(sku)+"/movements", ""); len(a.JSON["items"].([]any)) != 2 {
 			t.Errorf("GET movements of %q = %s, want two", sku, a)
 		}
 	}
@@ -172,7 +173,7 @@ func TestHTTP_receipts_notEscaped(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
 	a := r.do("POST", "/v1/stock/"+segment("<b>&")+"/receipts", `{"quantity":1}`, "Idempotency-Key", "k")
-	if !strings.Contains(a.text, `"<b>&"`) {
+	if !strings.Contains(a.Text, `"<b>&"`) {
 		t.Errorf("POST = %s, want the SKU without escapes for HTML", a)
 	}
 }
@@ -191,7 +192,7 @@ func TestHTTP_stock(t *testing.T) {
 		"?at=" + first.Add(-time.Microsecond).Format(time.RFC3339Nano): `{"sku":"tea","on_hand":0,"reserved":0,"available":0,"version":0,"at":"` +
 			first.Add(-time.Microsecond).Format(time.RFC3339Nano) + `"}`,
 	} {
-		if a := r.do("GET", "/v1/stock/tea"+query, ""); a.StatusCode != 200 || strings.TrimSpace(a.text) != want {
+		if a := r.do("GET", "/v1/stock/tea"+query, ""); a.StatusCode != 200 || strings.TrimSpace(a.Text) != want {
 			t.Errorf("GET %s = %s, want %s", query, a, want)
 		}
 	}
@@ -227,7 +228,7 @@ func TestHTTP_movements(t *testing.T) {
 				Items []inventory.Movement
 				Next  string
 			}
-			if err := json.Unmarshal([]byte(a.text), &page); err != nil {
+			if err := json.Unmarshal([]byte(a.Text), &page); err != nil {
 				t.Fatalf("GET = %s, %v", a, err)
 			}
 			sizes, seen = append(sizes, len(page.Items)), append(seen, page.Items...)
@@ -245,7 +246,7 @@ func TestHTTP_movements(t *testing.T) {
 		"limit=0": "limit", "limit=1001": "limit", "limit=x": "limit", "limit=99999999999999999999": "limit",
 		"after=-1": "after", "after=x": "after", "after=1.5": "after", "after=%00": "after",
 	} {
-		if a := r.do("GET", "/v1/stock/tea/movements?"+query, ""); a.StatusCode != 400 || a.json["field"] != field {
+		if a := r.do("GET", "/v1/stock/tea/movements?"+query, ""); a.StatusCode != 400 || a.JSON["field"] != field {
 			t.Errorf("GET ?%s = %s, want 400 for the field %s", query, a, field)
 		}
 	}
@@ -256,14 +257,14 @@ func TestHTTP_databaseAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).serve()
 	r.receipt("tea", 1)
-	if _, err := r.db.Exec(t.Context(), `alter table stock rename to elsewhere`); err != nil {
+	if _, err := r.DB.Exec(t.Context(), `alter table stock rename to elsewhere`); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []answered{
+	for _, a := range []eventtest.Answer{
 		r.do("POST", "/v1/stock/tea/receipts", `{"quantity":1}`, "Idempotency-Key", "k"), r.do("GET", "/v1/stock/tea", ""),
 		r.do("GET", "/v1/stock/tea?at=2026-01-31T12:00:00Z", ""), r.do("GET", "/v1/stock/tea/movements", ""),
 	} {
-		if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.text, "table") {
+		if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.Text, "table") {
 			t.Errorf("%s %s = %s, want 503 without the database's words", a.Request.Method, a.Request.URL.Path, a)
 		}
 	}

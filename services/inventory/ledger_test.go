@@ -63,7 +63,7 @@ func (r *rig) wantFolds(sku string, snapshots int) {
 	if err != nil || state(now) != state(&fold) {
 		r.Errorf("the stock is %s, %v; the ledger's fold %s", state(now), err, state(&fold))
 	}
-	rows, err := r.db.Query(r.Context(), `select version, on_hand, reserved, at from stock_snapshot where sku = $1 order by version`, sku)
+	rows, err := r.DB.Query(r.Context(), `select version, on_hand, reserved, at from stock_snapshot where sku = $1 order by version`, sku)
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -1,20 +1,9 @@
 package inventory_test
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"os"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,88 +12,43 @@ import (
 
 	"example.com/keyline/pkg/codec"
 	"example.com/keyline/pkg/db"
-	"example.com/keyline/pkg/db/dbtest"
-	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/idempotency"
-	"example.com/keyline/pkg/inbox"
-	"example.com/keyline/pkg/outbox"
-	"example.com/keyline/pkg/service"
-	"example.com/keyline/pkg/service/spectest"
 	"example.com/keyline/pkg/telemetry"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/inventory"
 )
 
-var registryURL string // of a registry that has all schemas
-
-func TestMain(m *testing.M) {
-	registry, err := embedded.NewRegistry("")
-	if err != nil {
-		panic(err)
-	}
-	srv := httptest.NewServer(registry)
-	registryURL = srv.URL
-	var subjects []codec.Subject
-	for _, s := range schemas.Subjects() {
-		subjects = append(subjects, codec.Subject(s))
-	}
-	if err := codec.Provision(context.Background(), codec.Config{URL: srv.URL}, subjects); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	srv.Close()
-	os.Exit(code)
-}
+var contract = eventtest.NewContract(schemas.Topics(), schemas.Subjects())
 
 // rig is the service with real parts, without a broker: the tests hand it events, and find
 // its own in the outbox.
 type rig struct {
-	testing.TB
+	*eventtest.Parts
 	*inventory.Service
-	db     *db.DB
-	codec  *codec.Codec
-	inbox  *inbox.Inbox
-	keys   *idempotency.Keys
-	tel    *telemetry.Telemetry
-	spans  *tracetest.SpanRecorder
-	logs   *logBuffer
-	offset atomic.Int64
-	url    string // once it serves
+	keys  *idempotency.Keys
+	spans *tracetest.SpanRecorder
+	url   string // once it serves
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{TB: t, spans: tracetest.NewSpanRecorder(), logs: new(logBuffer)}
-	var err error
-	r.tel, err = telemetry.New(t.Context(), telemetry.Config{
-		Service: "inventory", LogLevel: slog.LevelDebug, LogWriter: r.logs, SpanProcessors: []sdktrace.SpanProcessor{r.spans},
+	r := &rig{spans: tracetest.NewSpanRecorder()}
+	r.Parts = eventtest.NewParts(t, contract, eventtest.PartsConfig{
+		Service: "inventory", Payloads: inventory.Payloads(), Migrations: []db.Migrations{idempotency.Migrations, inventory.Migrations},
+		Telemetry: telemetry.Config{SpanProcessors: []sdktrace.SpanProcessor{r.spans}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.db = dbtest.Open(t, outbox.Migrations, inbox.Migrations, idempotency.Migrations, inventory.Migrations)
-	if r.codec, err = codec.New(codec.Config{URL: registryURL, Log: r.tel.Log}, inventory.Payloads()...); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.codec.Verify(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	o := outbox.New(r.db, r.codec, outbox.Config{Source: "/inventory", Log: r.tel.Log})
-	r.inbox, err = inbox.New(r.db, r.codec, o, inbox.Config{Group: "inventory", MaxBackoff: time.Millisecond, Tracer: r.tel.Tracer, Log: r.tel.Log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Service = inventory.New(r.db, o, r.tel.Log)
-	r.Register(r.inbox)
-	r.keys = idempotency.New(r.db, time.Hour)
+	r.Service = inventory.New(r.DB, r.Outbox, r.Telemetry.Log)
+	r.Register(r.Inbox)
+	r.keys = idempotency.New(r.DB, time.Hour)
 	return r
 }
 
 // receive books goods.
 func (r *rig) receive(sku string, quantity int64) {
 	r.Helper()
-	err := r.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error {
+	err := r.DB.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error {
 		_, err := r.Receive(ctx, tx, sku, quantity, "receipt")
 		return err
 	})
@@ -133,82 +77,54 @@ func cancelled(id string) schemas.OrderCancelled {
 // take hands the service events of the order service's, as one batch.
 func (r *rig) take(events ...event.Payload) {
 	r.Helper()
-	if err := r.inbox.Process(r.Context(), r.batch(events...)); err != nil {
-		r.Fatal(err)
-	}
+	r.Take(r.batch(events...).Records...)
 }
 
 func (r *rig) batch(events ...event.Payload) event.Batch {
 	r.Helper()
-	b := event.Batch{Topic: schemas.TopicOrders, TopicID: [16]byte{7}}
+	var records []event.Record
 	for _, p := range events {
-		b.Records = append(b.Records, r.record(p, p.Key()))
+		records = append(records, r.Event("/order", p))
 	}
-	return b
+	return r.Batch(records...)
 }
 
-// record is a new record of an event, each with an ID of its own.
-func (r *rig) record(p event.Payload, key string) event.Record {
+// under is the record of an event with a key that is not its own.
+func (r *rig) under(key string, p event.Payload) event.Record {
 	r.Helper()
-	value, err := r.codec.Encode(p)
-	if err != nil {
-		r.Fatal(err)
-	}
-	offset := r.offset.Add(1)
-	meta := event.Meta{ID: fmt.Sprint("event-", offset), Type: codec.FullName(p.Schema()), Source: "/order", Subject: key, Time: time.Now()}
-	return event.Record{
-		Topic: p.Topic(), TopicID: [16]byte{7}, Offset: offset, Timestamp: time.Now(),
-		Key: []byte(key), Value: value, Headers: meta.Headers(),
-	}
+	return r.Record(p, event.Meta{ID: "under " + key, Source: "/order", Subject: key})
 }
 
 // answers are the events that were published about an order, in order; it fails unless their
 // versions count from 1 without gaps.
 func (r *rig) answers(orderID string) (all []event.Payload) {
 	r.Helper()
-	rows, err := r.db.Query(r.Context(), `select topic, key, value, headers from outbox order by id`)
-	records, err := db.Collect(rows, err, func(s *sql.Rows, rec *event.Record) error {
-		var headers []byte
-		if err := s.Scan(&rec.Topic, &rec.Key, &rec.Value, &headers); err != nil {
-			return err
-		}
-		rec.Headers, err = event.ParseHeaders(headers)
-		return err
-	})
-	if err != nil {
-		r.Fatal(err)
-	}
-	for _, rec := range records {
-		if string(rec.Key) != orderID || rec.Topic != schemas.TopicInventory {
-			continue
-		}
-		p, typ := r.decode(rec.Value)
-		all = append(all, p)
-		if m := event.ReadMeta(&rec, typ); m.Version != int64(len(all)) || m.Source != "/inventory" || m.CausationID == "" {
+	for _, e := range r.Published(schemas.TopicInventory, orderID) {
+		all = append(all, r.decode(e))
+		if m := e.Meta; m.Version != int64(len(all)) || m.Source != "/inventory" || m.CausationID == "" {
 			r.Errorf("answer %d about %s has version %d, source %s, cause %q", len(all), orderID, m.Version, m.Source, m.CausationID)
 		}
 	}
 	return all
 }
 
-func (r *rig) decode(value []byte) (p event.Payload, typ string) {
+func (r *rig) decode(e eventtest.Published) (p event.Payload) {
 	r.Helper()
-	typ, err := r.codec.Type(r.Context(), value)
-	var bad error
-	switch typ {
+	var err error
+	switch e.Meta.Type {
 	case "shop.inventory.StockReserved":
-		p, bad = codec.Decode[schemas.StockReserved](r.Context(), r.codec, value)
+		p, err = codec.Decode[schemas.StockReserved](r.Context(), r.Codec, e.Value)
 	case "shop.inventory.StockRejected":
-		p, bad = codec.Decode[schemas.StockRejected](r.Context(), r.codec, value)
+		p, err = codec.Decode[schemas.StockRejected](r.Context(), r.Codec, e.Value)
 	case "shop.inventory.StockReleased":
-		p, bad = codec.Decode[schemas.StockReleased](r.Context(), r.codec, value)
+		p, err = codec.Decode[schemas.StockReleased](r.Context(), r.Codec, e.Value)
 	default:
-		r.Fatalf("an event of type %s", typ)
+		r.Fatalf("an event of type %s", e.Meta.Type)
 	}
-	if err := errors.Join(err, bad); err != nil {
+	if err != nil {
 		r.Fatal(err)
 	}
-	return p, typ
+	return p
 }
 
 // stock is "on hand/reserved" of an article.
@@ -241,110 +157,15 @@ func (r *rig) ledger(sku string) []inventory.Movement {
 	return moved
 }
 
-func (r *rig) count(query string, args ...any) (n int) {
-	r.Helper()
-	if err := r.db.QueryRow(r.Context(), query, args...).Scan(&n); err != nil {
-		r.Fatal(err)
-	}
-	return n
-}
-
 // serve serves the routes as a process would, until the end of the test.
 func (r *rig) serve() *rig {
 	r.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		r.Fatal(err)
-	}
-	r.url = "http://" + l.Addr().String()
-	ctx, stop := context.WithCancel(context.WithoutCancel(r.Context()))
-	ended := make(chan error)
-	s := service.Service{
-		Name: "inventory", Telemetry: r.tel, Public: r.Mux(r.keys), OpenAPI: inventory.OpenAPI,
-		Config: service.Config{Listener: l, TrustTraceparent: true},
-	}
-	go func() { ended <- s.Run(ctx) }()
-	r.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			r.Errorf("Run = %v", err)
-		}
-	})
-	eventually(r, "the service is ready", func() bool {
-		res, err := http.Get(r.url + "/readyz")
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
+	r.url = r.Serve(r.Mux(r.keys), inventory.OpenAPI)
 	return r
 }
 
-// answered is an HTTP answer.
-type answered struct {
-	*http.Response
-	text string
-	json map[string]any
-}
-
 // do sends a request and holds the answer against openapi.yaml. header are pairs.
-func (r *rig) do(method, path, body string, header ...string) answered {
+func (r *rig) do(method, path, body string, header ...string) eventtest.Answer {
 	r.Helper()
-	req, err := http.NewRequestWithContext(r.Context(), method, r.url+path, strings.NewReader(body))
-	if err != nil {
-		r.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		r.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		r.Fatal(err)
-	}
-	a := answered{Response: res, text: string(text)}
-	if err := spectest.Read(inventory.OpenAPI).Judge(res, a.text); err != nil {
-		r.Errorf("%s %s answers what openapi.yaml does not promise: %v\n%s", method, path, err, a.text)
-	}
-	if v, err := spectest.Decode(a.text); err == nil {
-		a.json, _ = v.(map[string]any)
-	}
-	return a
-}
-
-func (a answered) String() string { return fmt.Sprintf("%d %s", a.StatusCode, a.text) }
-
-func eventually(tb testing.TB, what string, cond func() bool) {
-	tb.Helper()
-	deadline := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-deadline:
-			tb.Fatalf("waited in vain until %s", what)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	return eventtest.Ask(r, inventory.OpenAPI, method, r.url+path, body, header...)
 }

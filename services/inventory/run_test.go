@@ -2,22 +2,18 @@ package inventory_test
 
 import (
 	"context"
-	"log/slog"
-	"net"
+	"errors"
 	"strings"
 	"testing"
 
-	"example.com/keyline/pkg/db/dbtest"
-	"example.com/keyline/pkg/embedded"
-	"example.com/keyline/pkg/event"
-	"example.com/keyline/pkg/kafka"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/service"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/inventory"
 )
 
 func environ(more ...string) map[string]string {
-	vars := map[string]string{"KAFKA_BROKERS": "127.0.0.1:1", "SCHEMA_REGISTRY_URL": registryURL, "DATABASE_URL": "sqlite:inventory.db"}
+	vars := map[string]string{"KAFKA_BROKERS": "127.0.0.1:1", "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1", "DATABASE_URL": "sqlite:inventory.db"}
 	for i := 0; i < len(more); i += 2 {
 		vars[more[i]] = more[i+1]
 	}
@@ -38,8 +34,9 @@ func TestRun_variables(t *testing.T) {
 				cancel() // should it start after all
 				err = inventory.Run(ctx, cfg)
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.name) {
-				t.Errorf("%s=%q: %v, want an error that names it", tt.name, tt.value, err)
+			var config *service.ConfigError
+			if !errors.As(err, &config) || !strings.Contains(config.Error(), tt.name) {
+				t.Errorf("%s=%q: %v, want an error of the configuration that names it", tt.name, tt.value, err)
 			}
 		})
 	}
@@ -49,51 +46,18 @@ func TestRun_variables(t *testing.T) {
 // clean.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	var topics []embedded.Topic
-	for _, topic := range schemas.Topics() {
-		topics = append(topics, embedded.Topic(topic))
-	}
-	broker, err := embedded.StartKafka(embedded.KafkaConfig{Topics: topics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer broker.Close()
-	cfg, err := service.Parse[inventory.Config](environ("KAFKA_BROKERS", broker.Addr(), "DATABASE_URL", dbtest.URL(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRig(t) // for its codec, its log, and as a client
-	cfg.Telemetry.LogWriter, cfg.Telemetry.LogLevel = r.logs, slog.LevelDebug
-	if cfg.Service.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	if cfg.Service.AdminListener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	r.url = "http://" + cfg.Service.Listener.Addr().String()
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- inventory.Run(ctx, cfg) }()
-	defer stop()
-	eventually(t, "the service is ready", func() bool { return r.do("GET", "/readyz", "").StatusCode == 200 })
+	r := eventtest.New(t, contract, eventtest.NewService("inventory", inventory.Run))
+	p := r.Start()
+	client := &rig{Parts: &eventtest.Parts{TB: t}, url: p.URL}
 
-	r.receipt("tea", 5)
-	producer, err := kafka.NewProducer(kafka.Config{Brokers: []string{broker.Addr()}})
-	if err != nil {
-		t.Fatal(err)
+	client.receipt("tea", 5)
+	r.Publish(r.Event("/order", order("o-1", "2 tea")))
+	eventtest.Await[schemas.StockReserved](r, "o-1", 1)
+	if a := client.do("GET", "/v1/stock/tea", ""); !strings.Contains(a.Text, `"available":3`) {
+		t.Errorf("GET = %s, want 3 available", a)
 	}
-	defer producer.Close()
-	if errs := producer.Publish(ctx, []event.Record{r.record(order("o-1", "2 tea"), "o-1")}); errs != nil {
-		t.Fatal(errs)
-	}
-	eventually(t, "the order is reserved", func() bool {
-		return strings.Contains(r.do("GET", "/v1/stock/tea", "").text, `"available":3`)
-	})
-	stop()
-	if err := <-ended; err != nil {
-		t.Errorf("Run = %v, want a clean stop", err)
-	}
-	if logs := r.logs.String(); strings.Contains(logs, "ada@") {
+	p.Stop()
+	if logs := r.Logs.String(); strings.Contains(logs, "ada@") {
 		t.Errorf("an address is in the log:\n%s", logs)
 	}
 }

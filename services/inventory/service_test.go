@@ -92,7 +92,7 @@ func TestService_Reserve(t *testing.T) {
 		r.receive("tea", 10)
 		b := r.batch(order("o-1", "3 tea"), cancelled("o-1"), order("o-2", "1 tea"))
 		for range 3 {
-			if err := r.inbox.Process(t.Context(), b); err != nil {
+			if err := r.Inbox.Process(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -106,7 +106,7 @@ func TestService_Reserve(t *testing.T) {
 		r := newRig(t)
 		r.receive("tea", 10)
 		b := r.batch(order("o-1", "3 tea"))
-		if err := r.inbox.Process(t.Context(), b); err != nil {
+		if err := r.Inbox.Process(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 		id := string(b.Records[0].Header(event.HeaderID))
@@ -120,7 +120,7 @@ func TestService_Reserve(t *testing.T) {
 		r.receive("tea", 10)
 		r.take(order("o-1", "3 tea"), order("o-2", "0 tea"), order("o-3", "tea", "tea"), order("o-4", "2 tea"))
 		r.wantStock("tea", "10/5")
-		if n := r.count(`select count(*) from waiting_event where reason = 'permanent'`); n != 2 {
+		if n := r.Count(`select count(*) from waiting_event where reason = 'permanent'`); n != 2 {
 			t.Errorf("%d dead letters, want 2", n)
 		}
 	})
@@ -129,12 +129,12 @@ func TestService_Reserve(t *testing.T) {
 		r := newRig(t)
 		r.receive("tea", 10)
 		b := r.batch(order("o-1", "3 tea"))
-		b.Records = append(b.Records, r.record(order("o-1", "3 tea"), "o-2"), r.record(cancelled("o-1"), "o-3"))
-		if err := r.inbox.Process(t.Context(), b); err != nil {
+		b.Records = append(b.Records, r.under("o-2", order("o-1", "3 tea")), r.under("o-3", cancelled("o-1")))
+		if err := r.Inbox.Process(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 		r.wantStock("tea", "10/3")
-		if n := r.count(`select count(*) from waiting_event where reason = 'permanent'`); n != 2 {
+		if n := r.Count(`select count(*) from waiting_event where reason = 'permanent'`); n != 2 {
 			t.Errorf("%d dead letters, want 2", n)
 		}
 	})
@@ -200,7 +200,7 @@ func TestService_Receive(t *testing.T) {
 		r := newRig(t)
 		r.receive("tea", inventory.MaxOnHand)
 		for _, sku := range []string{"tea", "cup"} {
-			err := r.db.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			err := r.DB.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 				_, err := r.Receive(ctx, tx, sku, inventory.MaxOnHand+1, "receipt")
 				return err
 			})
@@ -240,12 +240,12 @@ func TestService_concurrently(t *testing.T) {
 		}
 		batch := r.batch(events...)
 		all.Go(func() {
-			if err := r.inbox.Process(t.Context(), batch); err != nil {
+			if err := r.Inbox.Process(t.Context(), batch); err != nil {
 				t.Error(err)
 			}
 		})
 		all.Go(func() {
-			err := r.db.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			err := r.DB.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
 				_, err := r.Receive(ctx, tx, skus[b%len(skus)], 1, "receipt")
 				return err
 			})
@@ -285,7 +285,7 @@ func TestService_concurrently(t *testing.T) {
 		}
 		r.wantStock(sku, fmt.Sprintf("%d/%d", fold.OnHand, fold.Reserved))
 	}
-	if n := r.count(`select count(*) from waiting_event`); n != 0 {
+	if n := r.Count(`select count(*) from waiting_event`); n != 0 {
 		t.Errorf("%d events wait, want none", n)
 	}
 }
@@ -300,7 +300,7 @@ func TestService_Reserve_sameOrderAtOnce(t *testing.T) {
 	for range 8 {
 		b := r.batch(order("o-1", "3 tea"))
 		all.Go(func() {
-			if err := r.inbox.Process(t.Context(), b); err != nil {
+			if err := r.Inbox.Process(t.Context(), b); err != nil {
 				t.Error(err)
 			}
 		})
@@ -317,10 +317,10 @@ func TestPersonalData(t *testing.T) {
 	r := newRig(t)
 	r.receive("tea", 1)
 	r.take(order("o-1", "tea"), order("o-2", "2 tea"), order("o-3", "0 tea"), cancelled("o-1"))
-	if r.logs.String() == "" {
+	if r.Logs.String() == "" {
 		t.Fatal("there is no log to look at")
 	}
-	seen := r.logs.String()
+	seen := r.Logs.String()
 	for _, s := range r.spans.Ended() {
 		seen += fmt.Sprint(s.Name(), s.Attributes(), s.Events(), s.Status())
 	}

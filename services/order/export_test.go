@@ -20,6 +20,7 @@ var (
 	Migrations = migrations
 	Payloads   = payloads
 	OpenAPI    = openAPI
+	Insert     = insert
 )
 
 const (

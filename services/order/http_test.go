@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/services/order"
 )
 
@@ -30,7 +31,7 @@ func (r *rig) post(body string) string {
 	if a.StatusCode != http.StatusAccepted {
 		r.Fatalf("POST = %s", a)
 	}
-	return a.json["order_id"].(string)
+	return a.JSON["order_id"].(string)
 }
 
 func TestHTTP_place(t *testing.T) {
@@ -39,14 +40,14 @@ func TestHTTP_place(t *testing.T) {
 		t.Parallel()
 		r := newRig(t).serve()
 		a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k", "traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-		if a.StatusCode != http.StatusAccepted || a.json["status"] != "pending" || a.Header.Get("Idempotency-Replayed") != "" {
+		if a.StatusCode != http.StatusAccepted || a.JSON["status"] != "pending" || a.Header.Get("Idempotency-Replayed") != "" {
 			t.Fatalf("POST = %s", a)
 		}
-		if got, want := a.json["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736"; got != want || !strings.Contains(a.Header.Get("Traceresponse"), want) {
+		if got, want := a.JSON["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736"; got != want || !strings.Contains(a.Header.Get("Traceresponse"), want) {
 			t.Errorf("trace %s, traceresponse %s, want both of the request", got, a.Header.Get("Traceresponse"))
 		}
 		o := r.do("GET", a.Header.Get("Location"), "")
-		if o.StatusCode != http.StatusOK || o.json["order_id"] != a.json["order_id"] || o.json["trace_id"] != a.json["trace_id"] {
+		if o.StatusCode != http.StatusOK || o.JSON["order_id"] != a.JSON["order_id"] || o.JSON["trace_id"] != a.JSON["trace_id"] {
 			t.Errorf("GET %s = %s", a.Header.Get("Location"), o)
 		}
 	})
@@ -58,7 +59,7 @@ func TestHTTP_place(t *testing.T) {
 		if second.String() != first.String() || second.Header.Get("Idempotency-Replayed") != "true" || second.Header.Get("Location") != first.Header.Get("Location") {
 			t.Errorf("the repetition is answered %s %v, want %s", second, second.Header, first)
 		}
-		if n := r.count(`select count(*) from orders`); n != 1 {
+		if n := r.Count(`select count(*) from orders`); n != 1 {
 			t.Errorf("%d orders, want 1", n)
 		}
 	})
@@ -79,7 +80,7 @@ func TestHTTP_place(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if n := r.count(`select count(*) from orders`); n != 1 || len(accepted) != 1 {
+		if n := r.Count(`select count(*) from orders`); n != 1 || len(accepted) != 1 {
 			t.Errorf("%d orders, %d different answers, want 1 of each", n, len(accepted))
 		}
 	})
@@ -141,8 +142,8 @@ func TestHTTP_place_refused(t *testing.T) {
 				header = nil
 			}
 			a := r.do("POST", "/v1/orders", tt.body, header...)
-			field, _ := a.json["field"].(string)
-			if a.StatusCode != tt.status || field != tt.field || a.json["trace_id"] == nil {
+			field, _ := a.JSON["field"].(string)
+			if a.StatusCode != tt.status || field != tt.field || a.JSON["trace_id"] == nil {
 				t.Errorf("POST = %s, want %d for the field %q", a, tt.status, tt.field)
 			}
 		})
@@ -154,7 +155,7 @@ func TestHTTP_place_refused(t *testing.T) {
 		}
 	})
 	for _, table := range []string{"orders", "outbox", "idempotency"} {
-		if n := r.count(`select count(*) from ` + table); n != 1 {
+		if n := r.Count(`select count(*) from ` + table); n != 1 {
 			t.Errorf("%d rows in %s, want that of the one order", n, table)
 		}
 	}
@@ -181,7 +182,7 @@ func TestHTTP_overload(t *testing.T) {
 			r.serve()
 			r.measure()
 			first := r.do("POST", "/v1/orders", body, "Idempotency-Key", "first")
-			accepted, _ := first.json["order_id"].(string)
+			accepted, _ := first.JSON["order_id"].(string)
 			if tt.before != "" {
 				r.exec(tt.before)
 			}
@@ -193,7 +194,7 @@ func TestHTTP_overload(t *testing.T) {
 				}
 				return
 			}
-			if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || !strings.Contains(a.text, tt.detail) {
+			if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || !strings.Contains(a.Text, tt.detail) {
 				t.Errorf("POST under pressure = %s, Retry-After %q", a, a.Header.Get("Retry-After"))
 			}
 			if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "first"); a.String() != first.String() {
@@ -275,22 +276,22 @@ func TestHTTP_get(t *testing.T) {
 		{strings.Repeat("9", 5000), 400, "id"},
 	} {
 		a := r.do("GET", "/v1/orders/"+tt.path, "")
-		field, _ := a.json["field"].(string)
+		field, _ := a.JSON["field"].(string)
 		if a.StatusCode != tt.status || field != tt.field {
 			t.Errorf("GET %.60s = %s, want %d for the field %q", tt.path, a, tt.status, tt.field)
 		}
 	}
 	t.Run("a wait ends when the order settles", func(t *testing.T) {
-		settled := make(chan answered)
+		settled := make(chan eventtest.Answer)
 		go func() { settled <- r.do("GET", "/v1/orders/"+id+"?wait=30s", "") }()
 		r.answer(reserved(id), "answer-1")
-		if a := <-settled; a.json["status"] != "confirmed" {
+		if a := <-settled; a.JSON["status"] != "confirmed" {
 			t.Errorf("GET = %s, want a confirmed order", a)
 		}
 	})
 	t.Run("text is not escaped for HTML", func(t *testing.T) {
 		id := r.post(strings.Replace(body, `"tea"`, `"<tea> & 'cup'"`, 1))
-		if a := r.do("GET", "/v1/orders/"+id, ""); !strings.Contains(a.text, `"<tea> & 'cup'"`) {
+		if a := r.do("GET", "/v1/orders/"+id, ""); !strings.Contains(a.Text, `"<tea> & 'cup'"`) {
 			t.Errorf("GET = %s, want the SKU as it was sent", a)
 		}
 	})
@@ -313,7 +314,7 @@ func TestHTTP_list(t *testing.T) {
 				}
 				Next string
 			}
-			if err := json.Unmarshal([]byte(a.text), &page); err != nil || a.StatusCode != http.StatusOK {
+			if err := json.Unmarshal([]byte(a.Text), &page); err != nil || a.StatusCode != http.StatusOK {
 				t.Fatalf("GET = %s, %v", a, err)
 			}
 			var ids []string
@@ -356,7 +357,7 @@ func TestHTTP_list(t *testing.T) {
 		"after=x": "after", "after=%00": "after", "after=" + newest[0] + "0": "after",
 		"customer_id=%00": "customer_id", "customer_id=%FF": "customer_id", "customer_id=" + strings.Repeat("x", 101): "customer_id",
 	} {
-		if a := r.do("GET", "/v1/orders?"+query, ""); a.StatusCode != http.StatusBadRequest || a.json["field"] != field {
+		if a := r.do("GET", "/v1/orders?"+query, ""); a.StatusCode != http.StatusBadRequest || a.JSON["field"] != field {
 			t.Errorf("GET ?%.40s = %s, want 400 for the field %s", query, a, field)
 		}
 	}
@@ -369,7 +370,7 @@ func TestHTTP_cancel(t *testing.T) {
 	r.answer(rejected(refused), "answer-1")
 	for range 2 {
 		a := r.do("POST", "/v1/orders/"+id+"/cancel", "")
-		if a.StatusCode != http.StatusAccepted || a.json["status"] != "cancelled" || a.Header.Get("Location") != "/v1/orders/"+id {
+		if a.StatusCode != http.StatusAccepted || a.JSON["status"] != "cancelled" || a.Header.Get("Location") != "/v1/orders/"+id {
 			t.Errorf("cancel = %s", a)
 		}
 	}
@@ -392,11 +393,11 @@ func TestHTTP_databaseAway(t *testing.T) {
 	if _, err := r.parts.DB.Exec(t.Context(), `alter table orders rename to elsewhere`); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []answered{
+	for _, a := range []eventtest.Answer{
 		r.do("POST", "/v1/orders", body, "Idempotency-Key", "k"), r.do("GET", "/v1/orders", ""),
 		r.do("GET", "/v1/orders/"+id, ""), r.do("POST", "/v1/orders/"+id+"/cancel", ""),
 	} {
-		if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.text, "table") {
+		if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || strings.Contains(a.Text, "table") {
 			t.Errorf("%s %s = %s, want 503 without the database's words", a.Request.Method, a.Request.URL.Path, a)
 		}
 	}
@@ -427,7 +428,7 @@ func TestPersonalData(t *testing.T) {
 	if err := r.replica(func(p *order.Parts) { p.Patience = 0 }).CancelAllOverdue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if a := r.do("GET", "/v1/orders/"+second, ""); a.json["reason"] != "deadline" {
+	if a := r.do("GET", "/v1/orders/"+second, ""); a.JSON["reason"] != "deadline" {
 		t.Fatalf("GET = %s, want an order that the deadline cancelled", a)
 	}
 	noAddress(t, r)
@@ -436,7 +437,7 @@ func TestPersonalData(t *testing.T) {
 func noAddress(t *testing.T, r *rig) {
 	t.Helper()
 	spans := r.spans.Ended()
-	if r.logs.String() == "" {
+	if r.Logs.String() == "" {
 		t.Fatal("there is no log to look at")
 	}
 	for _, s := range spans {
@@ -445,7 +446,7 @@ func noAddress(t *testing.T, r *rig) {
 			t.Errorf("span %s holds the address: %s", s.Name(), text)
 		}
 	}
-	if logs := r.logs.String(); strings.Contains(logs, "ada@") || strings.Contains(logs, "example.com") {
+	if logs := r.Logs.String(); strings.Contains(logs, "ada@") || strings.Contains(logs, "example.com") {
 		t.Errorf("the log holds the address:\n%s", logs)
 	}
 }

@@ -25,7 +25,7 @@ func TestOpenAPI_routes(t *testing.T) {
 	for _, probe := range []string{"/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/openapi.yaml"} {
 		r.do("GET", probe, "")
 	}
-	if got := r.do("GET", "/openapi.yaml", "").text; got != string(order.OpenAPI) {
+	if got := r.do("GET", "/openapi.yaml", "").Text; got != string(order.OpenAPI) {
 		t.Errorf("/openapi.yaml answers %d bytes, want the file", len(got))
 	}
 }

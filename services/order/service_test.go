@@ -20,7 +20,7 @@ func TestService_Place(t *testing.T) {
 	t.Run("the order and its event are committed together", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		ctx, span := r.tel.Tracer.Start(t.Context(), "request")
+		ctx, span := r.Telemetry.Tracer.Start(t.Context(), "request")
 		var placed *order.Order
 		err := r.parts.DB.InTx(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
 			placed, err = r.Place(ctx, tx, draft, "key")
@@ -56,8 +56,8 @@ func TestService_Place(t *testing.T) {
 			}
 			return oops
 		})
-		if !errors.Is(err, oops) || r.count(`select count(*) from orders`) != 0 || r.count(`select count(*) from outbox`) != 0 {
-			t.Errorf("InTx = %v, %d orders, %d events; want none", err, r.count(`select count(*) from orders`), r.count(`select count(*) from outbox`))
+		if !errors.Is(err, oops) || r.Count(`select count(*) from orders`) != 0 || r.Count(`select count(*) from outbox`) != 0 {
+			t.Errorf("InTx = %v, %d orders, %d events; want none", err, r.Count(`select count(*) from orders`), r.Count(`select count(*) from outbox`))
 		}
 	})
 	t.Run("newer orders have higher IDs", func(t *testing.T) {
@@ -130,10 +130,10 @@ func TestService_answers(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		r.answer(reserved("nobody"), "answer-1")
-		if n := r.count(`select count(*) from waiting_key where state = 'retrying'`); n != 1 {
+		if n := r.Count(`select count(*) from waiting_key where state = 'retrying'`); n != 1 {
 			t.Errorf("%d keys are retried, want 1", n)
 		}
-		if n := r.count(`select count(*) from outbox`); n != 0 {
+		if n := r.Count(`select count(*) from outbox`); n != 0 {
 			t.Errorf("%d events, want none", n)
 		}
 	})
@@ -222,9 +222,9 @@ func TestService_Cancel_races(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	for _, o := range orders {
-		batch := r.batch(r.record(reserved(o.ID), "answer "+o.ID))
+		batch := r.Batch(r.record(reserved(o.ID), "answer "+o.ID))
 		all.Go(func() {
-			if err := r.inbox.Process(t.Context(), batch); err != nil {
+			if err := r.Inbox.Process(t.Context(), batch); err != nil {
 				t.Error(err)
 			}
 		})
@@ -245,7 +245,7 @@ func TestService_Cancel_races(t *testing.T) {
 			t.Errorf("the order is %s at version %d after %v", got.Status, got.Version, events)
 		}
 	}
-	if n := r.count(`select count(*) from waiting_key`); n != 0 {
+	if n := r.Count(`select count(*) from waiting_key`); n != 0 {
 		t.Errorf("%d keys wait, want none", n)
 	}
 }
@@ -274,7 +274,7 @@ func TestService_deadline(t *testing.T) {
 	t.Run("the cancellation belongs to the trace of the request", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		ctx, span := r.tel.Tracer.Start(t.Context(), "request")
+		ctx, span := r.Telemetry.Tracer.Start(t.Context(), "request")
 		var o *order.Order
 		err := r.parts.DB.InTx(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
 			o, err = r.Place(ctx, tx, draft, "key")
@@ -327,9 +327,9 @@ func TestService_deadline(t *testing.T) {
 			})
 		}
 		for _, o := range orders {
-			batch := r.batch(r.record(reserved(o.ID), "answer "+o.ID))
+			batch := r.Batch(r.record(reserved(o.ID), "answer "+o.ID))
 			all.Go(func() {
-				if err := r.inbox.Process(t.Context(), batch); err != nil {
+				if err := r.Inbox.Process(t.Context(), batch); err != nil {
 					t.Error(err)
 				}
 			})
@@ -449,7 +449,7 @@ func TestService_metrics(t *testing.T) {
 	if _, err := r.Cancel(t.Context(), confirmed.ID); err != nil {
 		t.Fatal(err)
 	}
-	metrics := r.do("GET", "/metrics", "").text
+	metrics := r.do("GET", "/metrics", "").Text
 	for _, status := range []string{"confirmed", "rejected", "cancelled"} {
 		if !hasLine(metrics, "orders_settled_total{", `status="`+status+`"`, "} 1") {
 			t.Errorf("no orders_settled_total of 1 with status %s in\n%s", status, metrics)
