@@ -1,0 +1,323 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// command is one command of the command line.
+type command struct {
+	name     string // one or two words
+	args     string // as the help shows them
+	short    string
+	long     string
+	examples []string
+	// setup declares the flags and returns what runs once they are read.
+	setup func(*flag.FlagSet) func(context.Context, *session, []string) error
+}
+
+// session is one run of a command.
+type session struct {
+	*Console
+	out, err io.Writer
+	json     bool
+	verbose  bool
+}
+
+// warn tells what does not belong into the answer.
+func (s *session) warn(format string, args ...any) {
+	fmt.Fprintf(s.err, "console: "+format+"\n", args...)
+}
+
+// say writes a line for people, not with --json.
+func (s *session) say(format string, args ...any) {
+	if !s.json {
+		fmt.Fprintf(s.out, format+"\n", args...)
+	}
+}
+
+// commands are listed as an operator needs them.
+func commands() []*command {
+	return []*command{
+		waitingLs, waitingShow, redriveCommand, dropCommand, lagCommand, tailCommand, outboxCommand, skipCommand, replayCommand, provisionCommand,
+	}
+}
+
+// Run runs the command line args, without the program's name, and returns its exit code.
+func Run(ctx context.Context, cfg Config, args []string, out, errs io.Writer) int {
+	s := &session{out: out, err: errs}
+	err := s.run(ctx, cfg, args)
+	if s.Console != nil {
+		s.Close()
+	}
+	return s.exitCode(ctx, err)
+}
+
+// exitCode prints what went wrong, each with what to type next.
+func (s *session) exitCode(ctx context.Context, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	code := 0
+	for _, one := range flatten(err) {
+		var f *Failure
+		switch {
+		case errors.As(one, &f):
+			if f.Text != "" {
+				s.warn("%s", f.Text)
+			}
+			if f.Next != "" {
+				fmt.Fprintf(s.err, "next: %s\n", f.Next)
+			}
+			code = worse(code, f.code)
+		case ctx.Err() != nil:
+			s.warn("interrupted")
+			code = worse(code, exitFailed)
+		default:
+			s.warn("%s", safe(one.Error(), 500))
+			code = worse(code, exitFailed)
+		}
+	}
+	return code
+}
+
+// worse is the code of two failures: that something failed counts more than that nothing was
+// found.
+func worse(a, b int) int {
+	if a == 0 || b == exitUsage || a > exitUsage && b < a {
+		return b
+	}
+	return a
+}
+
+func flatten(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if _, single := err.(*Failure); single || !errors.As(err, &joined) {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range joined.Unwrap() {
+		all = append(all, flatten(one)...)
+	}
+	return all
+}
+
+func (s *session) run(ctx context.Context, cfg Config, args []string) error {
+	help := len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0])
+	if help {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		s.overview()
+		return nil
+	}
+	c, rest, err := lookUp(args)
+	if err != nil {
+		if topic := args[0]; isGroup(topic) && (help || len(args) == 1 || strings.HasPrefix(args[1], "-")) {
+			s.group(topic)
+			return nil
+		}
+		return err
+	}
+	set := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.BoolVar(&s.json, "json", false, "print JSON")
+	set.BoolVar(&s.verbose, "verbose", false, "tell where the addresses come from")
+	do := c.setup(set)
+	if help {
+		c.help(s.out, set)
+		return nil
+	}
+	words, err := parse(set, rest)
+	if errors.Is(err, flag.ErrHelp) {
+		c.help(s.out, set)
+		return nil
+	}
+	if err != nil {
+		return misused(set, err).then("console %s --help", c.name)
+	}
+	if s.Console, err = Open(cfg); err != nil {
+		return err
+	}
+	if s.verbose {
+		s.warn("the addresses are from %s", s.Source())
+	}
+	err = do(ctx, s, words)
+	var f *Failure
+	if errors.As(err, &f) && f.code == exitUsage && f.Next == "" {
+		f.Next = "console " + c.name + " --help"
+	}
+	return err
+}
+
+// parse reads flags before, between and behind the other words.
+func parse(set *flag.FlagSet, args []string) (words []string, err error) {
+	for len(args) > 0 {
+		if err := set.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := set.Args()
+		if n := len(args) - len(rest); n > 0 && args[n-1] == "--" {
+			return append(words, rest...), nil
+		}
+		if len(rest) == 0 {
+			break
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
+	return words, nil
+}
+
+// misused says in our words what the flag package found.
+func misused(set *flag.FlagSet, err error) *Failure {
+	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !unknown {
+		return wrong("%s", safe(strings.ReplaceAll(err.Error(), "flag -", "flag --"), 200))
+	}
+	name = strings.TrimPrefix(name, "-")
+	var names []string
+	set.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	if near := nearest(name, names); near != "" {
+		return wrong("there is no flag --%s; did you mean --%s?", safe(name, 40), near)
+	}
+	return wrong("there is no flag --%s", safe(name, 40))
+}
+
+// isGroup reports whether a word begins commands of two words.
+func isGroup(word string) bool {
+	return slices.ContainsFunc(commands(), func(c *command) bool { return strings.HasPrefix(c.name, word+" ") })
+}
+
+func lookUp(args []string) (*command, []string, error) {
+	for _, c := range commands() {
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return c, args[len(words):], nil
+		}
+	}
+	asked := args[0]
+	if isGroup(asked) && len(args) > 1 {
+		asked += " " + args[1]
+	}
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name)
+		if _, last, two := strings.Cut(asked, " "); two && last == c.name {
+			return nil, nil, wrong("there is no command %q", safe(asked, 60)).then("console %s", c.name)
+		}
+	}
+	if near := nearest(asked, names); near != "" {
+		return nil, nil, wrong("there is no command %q; did you mean %q?", safe(asked, 60), near).then("console %s --help", near)
+	}
+	return nil, nil, wrong("there is no command %q", safe(asked, 60)).then("console --help")
+}
+
+// nearest is the name that is meant, if one is near enough.
+func nearest(asked string, names []string) (best string) {
+	least := max(2, len(asked)/3) + 1
+	for _, name := range names {
+		d := distance(asked, name)
+		if _, last, two := strings.Cut(name, " "); two {
+			d = min(d, distance(asked, last))
+		}
+		if strings.HasPrefix(name, asked) {
+			d = min(d, 1)
+		}
+		if d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters have to be typed otherwise.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			other := diagonal
+			if a[i] != b[j] {
+				other++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(other, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+const exitCodes = `exit code: 0 done, 1 failed or refused, 2 used wrongly, 3 nothing was found, 4 what is there is not what is declared`
+
+func (s *session) overview() {
+	fmt.Fprint(s.out, `console shows what waits, lags and flows in the running system, and mends it.
+
+An event that cannot be handled waits, and holds its key. To find, read and mend it:
+
+  console waiting ls                         find it: what waits, by service and cause, with an ID each
+  console waiting show email/17              read it: the event, its error, its trace, what is queued behind it
+  console redrive email/17 --yes             its cause is mended: run it again, in its place
+  console drop email/17 --reason "why"       it can never work: remove it for good, its key goes on
+
+commands:
+`)
+	s.list(commands())
+	fmt.Fprint(s.out, `
+Each takes --json, and tells all about itself with --help. What would change something shows first what it would
+do, and does it with --yes; drop, which names one event, does it at once, and so does provision without --plan.
+
+It finds the system that runs under "make run" by itself, from here and from any folder below. For another, set
+ADMIN_URLS=order=http://host:port,inventory=…,email=… (the operator routes), KAFKA_BROKERS and SCHEMA_REGISTRY_URL.
+
+`+exitCodes+"\n")
+}
+
+func (s *session) group(word string) {
+	fmt.Fprintf(s.out, "console %s: commands\n", word)
+	var some []*command
+	for _, c := range commands() {
+		if strings.HasPrefix(c.name, word+" ") {
+			some = append(some, c)
+		}
+	}
+	s.list(some)
+}
+
+func (s *session) list(some []*command) {
+	t := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
+	for _, c := range some {
+		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.short)
+	}
+	_ = t.Flush()
+}
+
+func (c *command) help(w io.Writer, set *flag.FlagSet) {
+	fmt.Fprintf(w, "%s\n\nusage: console %s [flags]\n\n%s\n\nexamples:\n", c.short, strings.TrimSpace(c.name+" "+c.args), strings.TrimSpace(c.long))
+	for _, e := range c.examples {
+		fmt.Fprintf(w, "  %s\n", e)
+	}
+	fmt.Fprint(w, "\nflags:\n")
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	set.VisitAll(func(f *flag.Flag) {
+		kind, usage := flag.UnquoteUsage(f)
+		if kind != "" {
+			kind = " " + strings.ToUpper(kind)
+		}
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" {
+			usage += " (" + f.DefValue + " unless told otherwise)"
+		}
+		fmt.Fprintf(t, "  --%s%s\t%s\n", f.Name, kind, usage)
+	})
+	_ = t.Flush()
+	fmt.Fprintf(w, "\n%s\n", exitCodes)
+}

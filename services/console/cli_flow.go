@@ -1,0 +1,236 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var lagCommand = &command{
+	name: "lag", args: "[GROUP...]", short: "how far each group is behind, in records and time, per partition",
+	long: `
+Shows for each partition how many records the group has still to read, and how old the first of them is by its
+timestamp. What waits in a service's queues has been read: see console waiting ls. A service's name stands for its
+group; without names all services' groups are shown. LOST are records that were removed before they were read, STOPPED
+is why a partition is not read any further.`,
+	examples: []string{"console lag", "console lag email", "console lag --behind", "console lag --json | jq '[.items[].records] | add'"},
+	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
+		behind := set.Bool("behind", false, "only partitions that lag or are stopped")
+		return func(ctx context.Context, s *session, words []string) error {
+			all, err := s.Lags(ctx, words...)
+			if *behind {
+				all = slices.DeleteFunc(all, func(l Lag) bool { return l.Records == 0 && l.Lost == 0 && l.Stopped == "" })
+			}
+			if err == nil && len(all) == 0 {
+				err = none("no group is behind, or has read anything yet")
+				if len(words) > 0 && !*behind {
+					err = none("no such group has read anything: %s", safe(strings.Join(words, ", "), 200)).then("console lag")
+				}
+			}
+			if s.json {
+				return orJSON(err, s, map[string]any{"items": list(all)})
+			}
+			s.printLags(all)
+			return err
+		}
+	},
+}
+
+func (s *session) printLags(all []Lag) {
+	if len(all) == 0 {
+		return
+	}
+	t := newTable(s.out, "GROUP", "TOPIC", "PARTITION", "RECORDS", "BEHIND", "COMMITTED", "END", "LOST", "STOPPED")
+	stopped := false
+	for _, l := range all {
+		behind, lost, committed := "", "", strconv.FormatInt(l.Committed, 10)
+		switch {
+		case l.Error != "":
+			behind = "? " + safe(l.Error, 60)
+		case l.Records > 0:
+			behind = age(time.Duration(l.Seconds * float64(time.Second)))
+		}
+		if l.Lost > 0 {
+			lost = strconv.FormatInt(l.Lost, 10)
+		}
+		if l.Committed < 0 {
+			committed = ""
+		}
+		stopped = stopped || l.Stopped != ""
+		t.row(safe(l.Group, 60), safe(l.Topic, 60), strconv.Itoa(int(l.Partition)), strconv.FormatInt(l.Records, 10), behind, committed,
+			strconv.FormatInt(l.LogEnd, 10), lost, safe(l.Stopped, 40))
+	}
+	t.end()
+	if stopped {
+		s.say("\nstopped partitions, and how to go on:  console skip")
+	}
+}
+
+var outboxCommand = &command{
+	name: "outbox", args: "[SERVICE]", short: "what each service has not published yet",
+	long: `
+Shows how many events of each service are not published yet and how old the oldest is; that is near zero unless the
+brokers are away or refuse something. HELD are keys, or whole topics, whose next event the brokers have refused: it is
+tried again by itself, and what comes behind it waits.`,
+	examples: []string{"console outbox", "console outbox order --json"},
+	setup: func(*flag.FlagSet) func(context.Context, *session, []string) error {
+		return func(ctx context.Context, s *session, words []string) error {
+			if len(words) > 1 {
+				return wrong("one service, or none for all")
+			}
+			all, err := s.Outboxes(ctx, strings.Join(words, ""))
+			if s.json {
+				return orJSON(err, s, map[string]any{"items": list(all)})
+			}
+			if len(all) == 0 {
+				return err
+			}
+			t := newTable(s.out, "SERVICE", "PENDING", "OLDEST", "HELD")
+			for _, o := range all {
+				oldest := ""
+				if o.Pending > 0 {
+					oldest = age(o.age())
+				}
+				t.row(o.Service, strconv.FormatInt(o.Pending, 10), oldest, heldWords(o.Held))
+			}
+			t.end()
+			return err
+		}
+	},
+}
+
+// heldShown is how many of the keys are named on the line.
+const heldShown = 5
+
+func heldWords(held []Held) string {
+	var words []string
+	for _, h := range held[:min(len(held), heldShown)] {
+		if h.Key == "" {
+			words = append(words, "all of "+safe(h.Topic, 60))
+			continue
+		}
+		words = append(words, safe(h.Topic, 60)+" "+safe(h.Key, 60))
+	}
+	if len(held) > heldShown {
+		words = append(words, fmt.Sprintf("and %d more (--json has all)", len(held)-heldShown))
+	}
+	return strings.Join(words, ", ")
+}
+
+var tailCommand = &command{
+	name: "tail", args: "[TOPIC...]", short: "records of the topics, decoded",
+	long: `
+Shows records of all event topics, or of those named, dead letters' too (orders.email.dlt), each with its place, type,
+key and decoded payload. Without --follow it ends at the topics' end, and records come in the order of their timestamps;
+with it new ones are shown as they come. Personal data are masked unless --unmask. With --json: a line of JSON for each.
+Where nothing is found the exit code is 3.`,
+	examples: []string{
+		"console tail --follow",
+		"console tail --key 01a20b59-bec0-759e-974f-f2b16b81d2aa --from beginning",
+		"console tail orders --type OrderCancelled --from 24h --limit 10",
+		"console tail orders.email.dlt --from beginning --json | jq '.headers.\"dlt-error\"'",
+	},
+	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
+		var t Tail
+		from := set.String("from", "", "begin at the `time`: 10m (ago), 2026-03-01T08:00:00Z, beginning or end; 1h, with --follow end, unless told otherwise")
+		limit := set.Int("limit", 0, "end after `n` records")
+		set.BoolVar(&t.Follow, "follow", false, "go on with new records")
+		set.StringVar(&t.Key, "key", "", "only records of the `key`")
+		set.StringVar(&t.Type, "type", "", "only events of the `type`: shop.order.OrderPlaced, or OrderPlaced")
+		set.BoolVar(&t.Unmask, "unmask", false, "show personal data")
+		return func(ctx context.Context, s *session, words []string) (err error) {
+			t.Topics = words
+			if *from == "" {
+				*from = "1h"
+				if t.Follow {
+					*from = "end"
+				}
+			}
+			if t.From, err = ParseMoment(*from); err != nil {
+				return err
+			}
+			return s.tail(ctx, t, *from, *limit)
+		}
+	},
+}
+
+func (s *session) tail(ctx context.Context, t Tail, from string, limit int) error {
+	shown := 0
+	var errs []error
+	for r, err := range s.Tail(ctx, t) {
+		if err != nil {
+			if ctx.Err() == nil {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if s.json {
+			err = writeJSON(s.out, r, false)
+		} else {
+			_, err = fmt.Fprintln(s.out, line(&r))
+		}
+		if err != nil {
+			return err
+		}
+		if shown++; shown == limit {
+			break
+		}
+	}
+	switch {
+	case len(errs) > 0:
+		return errors.Join(errs...)
+	case ctx.Err() != nil && !t.Follow:
+		return ctx.Err()
+	case shown == 0 && !t.Follow && from == "beginning":
+		return none("no record that matches").then("console tail --from beginning --limit 10")
+	case shown == 0 && !t.Follow:
+		return none("no record since %s that matches", safe(from, 40)).then("say --from beginning for all that the topics still hold")
+	}
+	return nil
+}
+
+// line is a record on one line.
+func line(r *Record) string {
+	text := r.Time.UTC().Format("2006-01-02T15:04:05.000Z") + "  " + safe(position(r.Topic, r.Partition, r.Offset), 100) + "  "
+	text += safe(cmp.Or(r.Type, "(unreadable)"), 100) + "  " + safe(r.Key, 100) + "  "
+	if r.TraceID != "" {
+		text += "trace " + r.TraceID + "  "
+	}
+	if r.Undecoded != "" {
+		return text + safe(r.Undecoded, 300)
+	}
+	return text + string(safeJSON(r.Event))
+}
+
+var epoch = time.Unix(0, 0).UTC()
+
+// ParseMoment reads a time as it is typed: how long ago (90s, 2h, 3d), a time of RFC 3339, or
+// beginning or end.
+func ParseMoment(text string) (Moment, error) {
+	switch text {
+	case "beginning":
+		return Moment{}, nil
+	case "end":
+		return Moment{End: true}, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
+			return Moment{Time: time.Now().AddDate(0, 0, -n)}, nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return Moment{Time: time.Now().Add(-d)}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, time.UTC); err == nil {
+			return Moment{Time: t}, nil
+		}
+	}
+	return Moment{}, wrong("%q is no time: say how long ago (10m, 2h, 3d), a time in UTC (2026-03-01T08:00:00Z), beginning or end", safe(text, 60))
+}

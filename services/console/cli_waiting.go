@@ -1,0 +1,327 @@
+package console
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// filterFlags are those of all commands that select waiting events.
+func filterFlags(set *flag.FlagSet, f *Filter) {
+	set.StringVar(&f.Service, "service", "", "only those of the service `name`")
+	set.StringVar(&f.State, "state", "", "only those in the `state`: dead, unavailable, retrying, running, behind, set aside")
+	set.StringVar(&f.Topic, "topic", "", "only those of the `topic`")
+	set.StringVar(&f.Key, "key", "", "only those of the `key`, such as an order's ID")
+	set.StringVar(&f.Type, "type", "", "only those of the `type`, such as shop.order.OrderPlaced")
+	set.StringVar(&f.Reason, "reason", "", "only those with the `reason`: permanent, exhausted, undecodable, unknown-schema")
+	set.StringVar(&f.Error, "error", "", "only those whose error contains the `text`")
+}
+
+var waitingLs = &command{
+	name: "waiting ls", short: "what waits, by service, state, topic, reason and error",
+	long: `
+Lists what waits, grouped by cause, with how many there are, since when the oldest waits, and the ID of one.
+A state is: dead (needs you), unavailable (what it needs is down; it resumes by itself), retrying or running (it is
+tried again by itself), behind (another event of its key comes first), set aside (dead, but holds nothing up).
+Where nothing waits the exit code is 3.`,
+	examples: []string{
+		"console waiting ls",
+		"console waiting ls --state dead --service email",
+		"console waiting ls --each --key 01a20b59-bec0-759e-974f-f2b16b81d2aa",
+		`console waiting ls --state dead --json | jq -r '.items[] | "\(.count) \(.example) \(.error)"'`,
+	},
+	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
+		var f Filter
+		filterFlags(set, &f)
+		each := set.Bool("each", false, "list single events, oldest first")
+		limit := set.Int("limit", 100, "with --each: at most `n` of each service")
+		after := set.String("after", "", "with --each: those behind the `id`")
+		return func(ctx context.Context, s *session, words []string) error {
+			if len(words) > 0 {
+				return wrong("waiting ls takes flags only; %q looks like more", safe(words[0], 60))
+			}
+			if *limit < 1 {
+				return wrong("--limit must be 1 or more")
+			}
+			if *each || *after != "" {
+				return s.listEach(ctx, f, *after, *limit)
+			}
+			return s.listGroups(ctx, f)
+		}
+	},
+}
+
+// urgency is the order in which states need somebody.
+var urgency = map[string]int{"dead": 1, "unavailable": 2, "retrying": 3, "running": 4, "set aside": 5, "behind": 6}
+
+func (s *session) listGroups(ctx context.Context, f Filter) error {
+	groups, err := s.Summary(ctx, f)
+	if err == nil && len(groups) == 0 {
+		err = nothingWaits(f)
+	}
+	slices.SortStableFunc(groups, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(b.Count, a.Count))
+	})
+	if s.json {
+		return orJSON(err, s, map[string]any{"items": list(groups)})
+	}
+	if len(groups) == 0 {
+		return err
+	}
+	t := newTable(s.out, "SERVICE", "STATE", "COUNT", "OLDEST", "TOPIC", "TYPE", "REASON", "EXAMPLE", "ERROR")
+	for _, g := range groups {
+		t.row(g.Service, safe(g.State, 20), strconv.FormatInt(g.Count, 10), since(g.Oldest), safe(g.Topic, 60), safe(g.Type, 60), safe(g.Reason, 30),
+			g.Example.String(), safe(g.Error, 100))
+	}
+	t.end()
+	s.say("\nread one:  console waiting show %s", groups[0].Example)
+	return err
+}
+
+func nothingWaits(f Filter) error {
+	if f == (Filter{}) {
+		return none("nothing waits")
+	}
+	return none("nothing waits that matches").then("console waiting ls")
+}
+
+// list makes an empty list of none, for JSON.
+func list[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
+}
+
+// orJSON prints an answer as JSON, also where it is empty or in part, and keeps the error.
+func orJSON(err error, s *session, v any) error {
+	if failed := writeJSON(s.out, v, true); failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (s *session) listEach(ctx context.Context, f Filter, after string, limit int) error {
+	var from ID
+	var err error
+	if after != "" {
+		if from, err = ParseID(after); err != nil {
+			return err
+		}
+	}
+	all, more, err := s.List(ctx, f, from, limit)
+	if err == nil && len(all) == 0 {
+		err = nothingWaits(f)
+	}
+	if s.json {
+		return orJSON(err, s, map[string]any{"items": list(all), "more": list(more)})
+	}
+	if len(all) == 0 {
+		return err
+	}
+	printWaiting(s, all)
+	for _, service := range more {
+		last := ID{}
+		for _, w := range all {
+			if w.ID.Service == service {
+				last = w.ID
+			}
+		}
+		s.say("\nmore of %s:  console waiting ls --each --service %s --after %s%s", service, service, last, filterWords(f))
+	}
+	return err
+}
+
+// filterWords are a filter as it is typed, but for the service.
+func filterWords(f Filter) (words string) {
+	for _, one := range [][2]string{{"state", f.State}, {"topic", f.Topic}, {"key", f.Key}, {"type", f.Type}, {"reason", f.Reason}, {"error", f.Error}} {
+		if one[1] != "" {
+			words += " --" + one[0] + " " + quoted(one[1])
+		}
+	}
+	return words
+}
+
+func printWaiting(s *session, all []Waiting) {
+	t := newTable(s.out, "ID", "STATE", "WAITS", "KEY", "TYPE", "REASON", "ATTEMPTS", "REDRIVES", "ERROR")
+	for i := range all {
+		w := &all[i]
+		t.row(w.ID.String(), safe(w.State, 20), since(w.TakenAt), safe(w.Key, 60), safe(w.Type, 60), safe(w.Reason, 30),
+			strconv.Itoa(w.Attempts), strconv.Itoa(w.Redrives), safe(w.Error, 100))
+	}
+	t.end()
+}
+
+var waitingShow = &command{
+	name: "waiting show", args: "ID", short: "one waiting event: decoded, its error, its trace, what is queued behind it",
+	long: `
+Shows a waiting event whole: why it waits, its place in its topic, its trace, its payload decoded by its schema, its
+headers, and the queue of its key. Personal data are masked; --unmask shows them, and the service logs that.`,
+	examples: []string{"console waiting show email/17", "console waiting show email/17 --unmask", "console waiting show email/17 --json | jq .event"},
+	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
+		unmask := set.Bool("unmask", false, "show personal data; the service logs it")
+		return func(ctx context.Context, s *session, words []string) error {
+			ids, err := parseIDs(words)
+			if err != nil {
+				return err
+			}
+			if len(ids) != 1 {
+				return wrong("say which: one ID, such as email/17").then("console waiting ls")
+			}
+			return s.show(ctx, ids[0], *unmask)
+		}
+	},
+}
+
+func parseIDs(words []string) (ids []ID, err error) {
+	for _, w := range words {
+		id, err := ParseID(w)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// place in a key's queue.
+type queued struct {
+	ID    ID     `json:"id"`
+	State string `json:"state"`
+	Type  string `json:"type"`
+}
+
+func (s *session) show(ctx context.Context, id ID, unmask bool) error {
+	w, err := s.Show(ctx, id, unmask)
+	if err != nil {
+		return err
+	}
+	waits, more, err := s.Queue(ctx, &w)
+	if err != nil {
+		return err
+	}
+	var queue []queued
+	for _, q := range waits {
+		queue = append(queue, queued{q.ID, q.State, q.Type})
+	}
+	if s.json {
+		return orJSON(nil, s, struct {
+			Waiting
+			Queue []queued `json:"queue"`
+			More  bool     `json:"queue_has_more,omitempty"`
+		}{w, list(queue), more})
+	}
+	s.say("%s is %s", id, describe(&w))
+	s.facts(&w)
+	s.payload(&w, unmask)
+	s.headers(&w)
+	s.queue(&w, queue, more)
+	s.advise(&w, queue)
+	return nil
+}
+
+func describe(w *Waiting) string {
+	text := safe(w.State, 20)
+	if w.Reason != "" {
+		text += " (" + safe(w.Reason, 30) + ")"
+	}
+	text += ", waits for " + since(w.TakenAt) + ", attempts " + strconv.Itoa(w.Attempts)
+	if w.Redrives > 0 {
+		text += ", redriven " + strconv.Itoa(w.Redrives) + " times"
+	}
+	return text
+}
+
+func (s *session) facts(w *Waiting) {
+	s.say("")
+	t := newTable(s.out)
+	t.row("  error", safe(w.Error, 1000))
+	t.row("  type", safe(w.Type, 200))
+	t.row("  key", safe(w.Key, 1100))
+	t.row("  place", safe(w.place(), 200)+"  (topic/partition@offset)")
+	t.row("  event", safe(w.EventID, 200))
+	t.row("  trace", safe(w.TraceID, 64))
+	t.row("  group", safe(w.Group, 200))
+	t.row("  taken", moment(&w.TakenAt))
+	t.row("  first failed", moment(w.FirstFailedAt))
+	t.row("  last failed", moment(w.FailedAt))
+	if w.Due != nil {
+		t.row("  tried again", moment(w.Due))
+	}
+	t.end()
+}
+
+func (s *session) payload(w *Waiting, unmask bool) {
+	if w.Undecoded != "" {
+		s.say("\nthe value cannot be decoded: %s", safe(w.Undecoded, 500))
+		return
+	}
+	note := "personal data masked, --unmask shows them"
+	if unmask {
+		note = "with personal data"
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, w.Event, "  ", "  ") != nil {
+		return
+	}
+	s.say("\nevent (%s)\n  %s", note, safeJSON(b.Bytes()))
+}
+
+func (s *session) headers(w *Waiting) {
+	if len(w.Headers) == 0 {
+		return
+	}
+	s.say("\nheaders")
+	t := newTable(s.out)
+	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
+		t.row("  "+safe(name, 60), safe(w.Headers[name], 300))
+	}
+	t.end()
+}
+
+func (s *session) queue(w *Waiting, queue []queued, more bool) {
+	if len(queue) < 2 {
+		return
+	}
+	s.say("\nqueue of its key, in order")
+	t := newTable(s.out)
+	for _, q := range queue {
+		mark := "  "
+		if q.ID == w.ID {
+			mark = "> "
+		}
+		t.row(mark+q.ID.String(), safe(q.State, 20), safe(q.Type, 60))
+	}
+	t.end()
+	if more {
+		s.say("  …and more:  console waiting ls --each --service %s --key %s", w.ID.Service, quoted(w.Key))
+	}
+}
+
+// advise says what to type next.
+func (s *session) advise(w *Waiting, queue []queued) {
+	s.say("")
+	switch w.State {
+	case "behind":
+		head := ""
+		if len(queue) > 0 {
+			head = queue[0].ID.String()
+		}
+		s.say("it waits for another event of its key:  console waiting show %s", head)
+	case "dead", "set aside":
+		if strings.HasPrefix(w.Reason, "undecodable") {
+			s.say("no new attempt will read these bytes; remove it:  console drop %s --reason \"why\"", w.ID)
+			return
+		}
+		s.say("mend what the error names, then run it again:   console redrive %s --yes", w.ID)
+		s.say("or, if it can never work, remove it for good:   console drop %s --reason \"why\"", w.ID)
+	default:
+		s.say("it is tried again by itself; at once:  console redrive %s --yes", w.ID)
+	}
+}

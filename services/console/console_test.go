@@ -1,0 +1,304 @@
+package console_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"example.com/keyline/services/console"
+)
+
+// stand is an in-memory stand-in for a service's operator routes: it answers by "METHOD path"
+// and keeps what it was asked. The real routes are met in services/all.
+type stand struct {
+	*httptest.Server
+	mu      sync.Mutex
+	answers map[string]string
+	status  map[string]int
+	asked   []string
+}
+
+func newStand(t *testing.T, answers map[string]string) *stand {
+	t.Helper()
+	s := &stand{answers: answers, status: map[string]int{}}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *stand) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	body, _ := io.ReadAll(r.Body)
+	s.asked = append(s.asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
+	what := r.Method + " " + r.URL.Path
+	text, ok := s.answers[what]
+	if code := s.status[what]; code != 0 {
+		w.WriteHeader(code)
+	} else if !ok {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	fmt.Fprint(w, text)
+}
+
+func (s *stand) requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
+}
+
+// typed is what a command has answered.
+type typed struct {
+	code      int
+	out, errs string
+}
+
+// run runs a command line in an empty folder.
+func run(t *testing.T, environ map[string]string, args ...string) typed {
+	t.Helper()
+	return runIn(t, t.TempDir(), environ, args...)
+}
+
+func runIn(t *testing.T, dir string, environ map[string]string, args ...string) typed {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := console.Run(t.Context(), console.Config{Environ: environ, Dir: dir}, args, &out, &errs)
+	return typed{code, out.String(), errs.String()}
+}
+
+func (a typed) want(t *testing.T, code int, words ...string) {
+	t.Helper()
+	if a.code != code {
+		t.Errorf("exit code %d, want %d\n%s%s", a.code, code, a.out, a.errs)
+	}
+	for _, w := range words {
+		if !strings.Contains(a.out+a.errs, w) {
+			t.Errorf("%q is missing in\n%s%s", w, a.out, a.errs)
+		}
+	}
+}
+
+func admin(services map[string]*stand) map[string]string {
+	var all []string
+	for name, s := range services {
+		all = append(all, name+"="+s.URL+"/")
+	}
+	return map[string]string{"ADMIN_URLS": strings.Join(all, ",")}
+}
+
+var commands = []string{"waiting ls", "waiting show", "redrive", "drop", "lag", "tail", "outbox", "skip", "replay", "provision"}
+
+func TestRun_help(t *testing.T) {
+	t.Parallel()
+
+	t.Run("alone it lists the commands and the four lines that mend an order", func(t *testing.T) {
+		t.Parallel()
+		for _, args := range [][]string{nil, {"help"}, {"--help"}, {"-h"}} {
+			a := run(t, nil, args...)
+			a.want(t, 0, "console waiting ls  ", "console waiting show email/17  ", "console redrive email/17 --yes  ", "console drop email/17 --reason", "ADMIN_URLS", "exit code")
+			for _, c := range commands {
+				if !strings.Contains(a.out, "\n  "+c+" ") {
+					t.Errorf("%q is not listed in\n%s", c, a.out)
+				}
+			}
+		}
+	})
+
+	t.Run("every command has a help with an example, and needs no system for it", func(t *testing.T) {
+		t.Parallel()
+		for _, c := range commands {
+			for _, args := range [][]string{append(strings.Fields(c), "--help"), append(strings.Fields(c), "x", "-h"), append([]string{"help"}, strings.Fields(c)...)} {
+				run(t, nil, args...).want(t, 0, "usage: console "+c, "examples:\n  console "+c, "--json", "exit code: 0 done, 1 failed")
+			}
+		}
+		run(t, nil, "waiting").want(t, 0, "waiting ls", "waiting show")
+		run(t, nil, "waiting", "--help").want(t, 0, "waiting ls", "waiting show")
+	})
+
+	t.Run("the examples of the help are understood", func(t *testing.T) {
+		t.Parallel()
+		for _, c := range commands {
+			_, examples, _ := strings.Cut(run(t, nil, append(strings.Fields(c), "--help")...).out, "examples:\n")
+			examples, _, _ = strings.Cut(examples, "\n\nflags:")
+			for _, line := range strings.Split(examples, "\n") {
+				line, _, _ = strings.Cut(line, " | ")
+				a := run(t, nil, words(line)[1:]...)
+				// They find no system, which comes after their words are understood.
+				if a.code != 2 || strings.Contains(a.errs, "console: ") && !strings.Contains(a.errs, "no services") && !strings.Contains(a.errs, "is missing") {
+					t.Errorf("%s: %d %s", line, a.code, a.errs)
+				}
+			}
+		}
+	})
+}
+
+// words cuts a line as a shell does, as far as the examples need it.
+func words(line string) (all []string) {
+	var word strings.Builder
+	quote := rune(0)
+	for _, r := range strings.TrimSpace(line) + " " {
+		switch {
+		case quote == 0 && (r == '\'' || r == '"'):
+			quote = r
+		case r == quote:
+			quote = 0
+		case quote == 0 && r == ' ':
+			all = append(all, word.String())
+			word.Reset()
+		default:
+			word.WriteRune(r)
+		}
+	}
+	return all
+}
+
+func TestRun_misused(t *testing.T) {
+	t.Parallel()
+	environ := admin(map[string]*stand{"email": newStand(t, nil)})
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		words []string
+	}{
+		{"an unknown command suggests the nearest", []string{"redrvie"}, []string{`did you mean "redrive"?`, "next: console redrive --help"}},
+		{"so does the second word", []string{"waiting", "lst"}, []string{`did you mean "waiting ls"?`}},
+		{"a command without its group", []string{"ls"}, []string{`did you mean "waiting ls"?`}},
+		{"a command in a group that is none of it", []string{"waiting", "redrive", "email/1"}, []string{"next: console redrive"}},
+		{"nothing near", []string{"xylophone"}, []string{"there is no command", "next: console --help"}},
+		{"an unknown flag suggests the nearest", []string{"redrive", "--fource"}, []string{"did you mean --force?", "next: console redrive --help"}},
+		{"a malformed flag", []string{"redrive", "--rate", "fast"}, []string{"--rate", "next: console redrive --help"}},
+		{"redrive of nothing named", []string{"redrive", "--yes"}, []string{"--all", "next: console waiting ls"}},
+		{"redrive of IDs and a filter", []string{"redrive", "email/1", "--all"}, []string{"not both"}},
+		{"redrive at a rate below nothing", []string{"redrive", "--all", "--rate", "-1"}, []string{"--rate must be 0 or more"}},
+		{"an ID without its service", []string{"waiting", "show", "17"}, []string{"such as email/17", "next: console waiting ls --each"}},
+		{"a service that is none", []string{"waiting", "show", "mail/17"}, []string{`no service "mail"; there are email`, "next: console waiting show --help"}},
+		{"show of nothing", []string{"waiting", "show"}, []string{"one ID"}},
+		{"drop without a reason", []string{"drop", "email/17"}, []string{`next: console drop email/17 --reason "why"`}},
+		{"drop with a reason of blanks", []string{"drop", "email/17", "--reason", " "}, []string{"say why"}},
+		{"ls with a word", []string{"waiting", "ls", "email"}, []string{"flags only"}},
+		{"a time that is none", []string{"tail", "--from", "yesterday"}, []string{"2026-03-01T08:00:00Z"}},
+		{"replay from nowhere", []string{"replay", "email", "orders"}, []string{"--from 2h"}},
+		{"replay of two topics", []string{"replay", "email", "orders/1@2", "emails/1@2"}, []string{"all of one topic"}},
+		{"replay from a place and a time", []string{"replay", "email", "orders/1@2", "--from", "1h"}, []string{"not both"}},
+		{"ADMIN_URLS that are none", []string{"outbox"}, []string{"ADMIN_URLS"}},
+		{"kafka that nobody has named", []string{"lag"}, []string{"KAFKA_BROKERS is missing", "next: make run, or export KAFKA_BROKERS=host:port"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			vars := environ
+			if tt.name == "ADMIN_URLS that are none" {
+				vars = map[string]string{"ADMIN_URLS": "127.0.0.1:9000"}
+			}
+			a := run(t, vars, tt.args...)
+			a.want(t, 2, tt.words...)
+			if a.out != "" {
+				t.Errorf("standard output has %q", a.out)
+			}
+		})
+	}
+}
+
+func TestRun_findsTheSystem(t *testing.T) {
+	t.Parallel()
+
+	// front is what `make run` has: the services under their names.
+	front := func(t *testing.T) (dir string, s *stand) {
+		s = newStand(t, map[string]string{
+			"GET /": `{"services": ["email"]}`, "GET /email/admin/outbox": `{"pending": 0, "held": []}`,
+		})
+		dir = t.TempDir()
+		write(t, dir, map[string]string{"admin": s.URL, "kafka": "127.0.0.1:1", "registry": "http://127.0.0.1:1"})
+		return dir, s
+	}
+
+	t.Run("by the file of make run, from a folder below", func(t *testing.T) {
+		t.Parallel()
+		dir, _ := front(t)
+		below := filepath.Join(dir, "a", "b")
+		if err := os.MkdirAll(below, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		runIn(t, below, nil, "outbox", "--verbose").want(t, 0, "email", filepath.Join(dir, ".run", "urls.json"))
+		if a := runIn(t, below, nil, "outbox"); strings.Contains(a.errs, "urls.json") {
+			t.Errorf("the file is named without --verbose: %s", a.errs)
+		}
+		// variables that say the same do not matter
+		runIn(t, below, map[string]string{"KAFKA_BROKERS": "127.0.0.1:1"}, "outbox").want(t, 0, "email")
+	})
+
+	t.Run("variables that name another system win, all of them", func(t *testing.T) {
+		t.Parallel()
+		dir, s := front(t)
+		other := newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 3, "oldest_age_seconds": 192, "held": [{"topic": "orders", "key": "o-1"}]}`})
+		runIn(t, dir, admin(map[string]*stand{"order": other}), "outbox").want(t, 0, "order", "3m12s", "orders o-1")
+		runIn(t, dir, map[string]string{"KAFKA_BROKERS": "elsewhere:9092"}, "outbox").want(t, 2, "ADMIN_URLS is not set")
+		if n := len(s.requests()); n != 0 {
+			t.Errorf("the system of the file was asked %d times", n)
+		}
+	})
+
+	t.Run("a shop that has gone is named with its file", func(t *testing.T) {
+		t.Parallel()
+		dir, s := front(t)
+		s.Close()
+		runIn(t, dir, nil, "outbox").want(t, 1, "does not answer", "connection refused", "urls.json", "next: is `make run` still running?")
+	})
+
+	t.Run("a damaged file is said to be that", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		write(t, dir, "not what it should be")
+		runIn(t, dir, nil, "outbox").want(t, 1, "is damaged", "next: make run")
+	})
+
+	t.Run("of several replicas the next one is asked where one is away", func(t *testing.T) {
+		t.Parallel()
+		gone, there := newStand(t, nil), newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 7}`})
+		gone.Close()
+		environ := map[string]string{"ADMIN_URLS": "order=" + gone.URL + ", order=" + there.URL}
+		run(t, environ, "outbox").want(t, 0, "7")
+	})
+
+	t.Run("what some services answer is told though others do not", func(t *testing.T) {
+		t.Parallel()
+		gone, there := newStand(t, nil), newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 7}`})
+		gone.Close()
+		environ := admin(map[string]*stand{"order": gone, "email": there})
+		run(t, environ, "outbox").want(t, 1, "email    7", "order does not answer", "next: start order, or correct ADMIN_URLS")
+		var list struct{ Items []struct{ Service string } }
+		a := run(t, environ, "outbox", "--json")
+		if err := json.Unmarshal([]byte(a.out), &list); err != nil || len(list.Items) != 1 || a.code != 1 {
+			t.Errorf("%v, %+v, exit code %d", err, list, a.code)
+		}
+	})
+
+	t.Run("an address that is not the operator's is said to be that", func(t *testing.T) {
+		t.Parallel()
+		page := newStand(t, map[string]string{"GET /admin/outbox": "<html>"})
+		run(t, admin(map[string]*stand{"order": page}), "outbox").want(t, 1, "is it the operator's address?")
+		run(t, admin(map[string]*stand{"order": newStand(t, nil)}), "outbox").want(t, 1, "404", "is it the operator's address?")
+	})
+}
+
+func write(t *testing.T, dir string, v any) {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, ".run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".run", "urls.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

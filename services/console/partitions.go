@@ -1,0 +1,108 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Outbox is what a service has not published yet.
+type Outbox struct {
+	Service string  `json:"service"`
+	Pending int64   `json:"pending"`
+	Oldest  float64 `json:"oldest_age_seconds"`
+	Held    []Held  `json:"held"`
+}
+
+// Held is a key whose next event the brokers have refused; its later ones stay behind it. An
+// empty key stands for a whole topic.
+type Held struct {
+	Topic string `json:"topic"`
+	Key   string `json:"key,omitempty"`
+}
+
+func (o Outbox) age() time.Duration { return time.Duration(o.Oldest * float64(time.Second)) }
+
+// Outboxes tells what each service has not published yet; of all services if name is empty.
+func (c *Console) Outboxes(ctx context.Context, name string) ([]Outbox, error) {
+	services, err := c.chosen(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return gather(ctx, services, func(ctx context.Context, s *Service) ([]Outbox, error) {
+		o := Outbox{Service: s.Name}
+		if err := s.get(ctx, "/admin/outbox", nil, &o); err != nil {
+			return nil, err
+		}
+		return []Outbox{o}, nil
+	})
+}
+
+// Partition is where a replica of a service stands in a partition that it has.
+type Partition struct {
+	Service   string `json:"service"`
+	Group     string `json:"group"`
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Position  int64  `json:"position"`
+	Committed int64  `json:"committed"`
+	LogStart  int64  `json:"log_start"`
+	LogEnd    int64  `json:"log_end"`
+	Stopped   string `json:"stopped,omitempty"`
+	Error     string `json:"error,omitempty"`
+	SkipTo    *int64 `json:"skip_to,omitempty"`
+
+	owner   *Service
+	replica *url.URL
+}
+
+// Name is how the partition is typed: "email/orders/3".
+func (p *Partition) Name() string { return fmt.Sprintf("%s/%s/%d", p.Service, p.Topic, p.Partition) }
+
+// Partitions are those of all replicas of all services.
+func (c *Console) Partitions(ctx context.Context) ([]Partition, error) {
+	services, err := c.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var replicas []*Service
+	for _, s := range services {
+		for _, at := range s.replicas {
+			replicas = append(replicas, &Service{Name: s.Name, replicas: []*url.URL{at}, client: s.client, source: s.source})
+		}
+	}
+	all, err := gather(ctx, replicas, func(ctx context.Context, s *Service) ([]Partition, error) {
+		var list struct {
+			Group string
+			Items []Partition
+		}
+		err := s.get(ctx, "/admin/partitions", nil, &list)
+		for i := range list.Items {
+			p := &list.Items[i]
+			p.Service, p.Group, p.owner, p.replica = s.Name, list.Group, s, s.replicas[0]
+		}
+		return list.Items, err
+	})
+	slices.SortFunc(all, func(a, b Partition) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return all, err
+}
+
+// Skip lets a stopped partition go on behind what cannot be read.
+func (c *Console) Skip(ctx context.Context, p *Partition) error {
+	if p.SkipTo == nil {
+		return fail("%s: where it could go on cannot be told; %s", p.Name(), safe(p.Error, 200))
+	}
+	err := p.owner.do(ctx, http.MethodPost, p.replica, "/admin/partitions/skip", map[string]any{
+		"topic": p.Topic, "partition": p.Partition, "from": p.Position, "to": *p.SkipTo, "dry_run": false,
+	}, nil)
+	if refused(err, http.StatusConflict) {
+		return fail("%v", err).then("console skip")
+	}
+	return explain(err)
+}

@@ -1,0 +1,179 @@
+package console
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/kafka"
+	"example.com/keyline/pkg/service"
+)
+
+// urlFile is what `make run` writes while it runs.
+var urlFile = filepath.Join(".run", "urls.json")
+
+// place is where the system is.
+type place struct {
+	source  string            // where that was read
+	front   string            // `make run` has all services' operator routes behind one URL
+	environ map[string]string // with the addresses of the file, if one was found
+}
+
+// urls is the file that `make run` writes.
+type urls struct {
+	HTTP     string `json:"http"`
+	Admin    string `json:"admin"`
+	Kafka    string `json:"kafka"`
+	Registry string `json:"registry"`
+}
+
+// find looks for the file of `make run` in dir and above it. Variables that say otherwise win,
+// all of them: parts of two systems are never mixed.
+func find(environ map[string]string, dir string) (*place, error) {
+	p := &place{source: "the variables", environ: environ}
+	file, u, err := findFile(dir)
+	if err != nil || file == "" {
+		return p, err
+	}
+	differs := func(name, value string) bool { return environ[name] != "" && environ[name] != value }
+	if environ["ADMIN_URLS"] != "" || differs("KAFKA_BROKERS", u.Kafka) || differs("SCHEMA_REGISTRY_URL", u.Registry) {
+		p.source = "the variables, which do not name the system of " + file
+		return p, nil
+	}
+	p.source, p.front, p.environ = file, u.Admin, maps.Clone(environ)
+	if p.environ == nil {
+		p.environ = map[string]string{}
+	}
+	p.environ["KAFKA_BROKERS"], p.environ["SCHEMA_REGISTRY_URL"] = u.Kafka, u.Registry
+	return p, nil
+}
+
+func findFile(dir string) (file string, u urls, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return "", u, err
+	}
+	for {
+		file = filepath.Join(dir, urlFile)
+		text, err := os.ReadFile(file)
+		if err == nil {
+			if err := json.Unmarshal(text, &u); err != nil {
+				return "", u, fail("%s is damaged: %v", file, err).then("make run")
+			}
+			return file, u, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return "", u, err
+		}
+		if filepath.Dir(dir) == dir {
+			return "", u, nil
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+const (
+	startHint = "make run"
+	adminHint = "make run, or export ADMIN_URLS=order=http://host:port,inventory=http://host:port,email=http://host:port"
+)
+
+// services are those that ADMIN_URLS names, with all their replicas.
+func (p *place) services() ([]*Service, error) {
+	cfg, err := service.Parse[struct {
+		URLs []string `env:"ADMIN_URLS" expect:"order=http://host:port, or several with commas"`
+	}](p.environ)
+	if err != nil {
+		return nil, wrong("%v", err).then(adminHint)
+	}
+	if len(cfg.URLs) == 0 {
+		return nil, wrong("no services: there is no %s here or above, and ADMIN_URLS is not set", urlFile).then(adminHint)
+	}
+	all := map[string]*Service{}
+	for _, one := range cfg.URLs {
+		name, at, ok := strings.Cut(strings.TrimSpace(one), "=")
+		base, err := url.Parse(at)
+		if !ok || name == "" || strings.Contains(name, "/") || err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+			return nil, wrong("ADMIN_URLS: %q is not name=http://host:port", safe(one, 60)).then(adminHint)
+		}
+		if all[name] == nil {
+			all[name] = &Service{Name: name}
+		}
+		base.Path = strings.TrimSuffix(base.Path, "/")
+		all[name].replicas = append(all[name].replicas, base)
+	}
+	return sorted(all), nil
+}
+
+func sorted(all map[string]*Service) []*Service {
+	var list []*Service
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[name])
+	}
+	return list
+}
+
+// kafka is how the brokers are reached; the console is in no group.
+func (p *place) kafka() (kafka.Config, error) {
+	cfg, err := service.Parse[kafka.Config](p.environ)
+	if err != nil {
+		return cfg, wrong("%v", err).then("make run, or export KAFKA_BROKERS=host:port")
+	}
+	cfg.Group, cfg.InstanceID, cfg.ClientID = "", "", "console"
+	return cfg, nil
+}
+
+func (p *place) registry() (codec.Config, error) {
+	cfg, err := service.Parse[codec.Config](p.environ)
+	if err != nil {
+		return cfg, wrong("%v", err).then("make run, or export SCHEMA_REGISTRY_URL=http://host:port")
+	}
+	return cfg, nil
+}
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitNone   = 3 // nothing was found that matches
+	exitDrift  = 4 // what is there is not what is declared
+)
+
+// Failure is an error for the operator: one line, and what to type next.
+type Failure struct {
+	Text string
+	Next string // empty if there is nothing to type
+	code int
+}
+
+func (f *Failure) Error() string { return f.Text }
+
+func (f *Failure) then(next string, args ...any) *Failure {
+	if len(args) > 0 {
+		next = fmt.Sprintf(next, args...)
+	}
+	f.Next = next
+	return f
+}
+
+func fail(format string, args ...any) *Failure {
+	return &Failure{Text: fmt.Sprintf(format, args...), code: exitFailed}
+}
+
+// wrong is for what was asked in a way that cannot work.
+func wrong(format string, args ...any) *Failure {
+	return &Failure{Text: fmt.Sprintf(format, args...), code: exitUsage}
+}
+
+// none is for a question whose answer is empty.
+func none(format string, args ...any) *Failure {
+	return &Failure{Text: fmt.Sprintf(format, args...), code: exitNone}
+}

@@ -1,0 +1,236 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"time"
+
+	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/kafka"
+	"example.com/keyline/schemas"
+)
+
+// Record is a record of a topic, decoded.
+type Record struct {
+	Topic     string            `json:"topic"`
+	Partition int32             `json:"partition"`
+	Offset    int64             `json:"offset"`
+	Time      time.Time         `json:"time"` // when the event happened
+	Key       string            `json:"key"`
+	Type      string            `json:"type,omitempty"`
+	EventID   string            `json:"event_id"`
+	TraceID   string            `json:"trace_id,omitempty"`
+	Source    string            `json:"source,omitempty"`
+	Version   int64             `json:"aggregate_version,omitempty"`
+	Headers   map[string]string `json:"headers,omitempty"`
+	Event     json.RawMessage   `json:"event,omitempty"`
+	Undecoded string            `json:"undecoded,omitempty"`
+
+	written time.Time
+}
+
+// Tail says which records to show.
+type Tail struct {
+	Topics []string // none: all topics that events are published to
+	From   Moment
+	Follow bool // go on behind the end
+	Key    string
+	Type   string // the full name, or its last part
+	Unmask bool   // show personal data
+}
+
+// Moment is a place in all partitions of a topic: a time, the beginning, or the end.
+type Moment struct {
+	Time time.Time // zero: the beginning
+	End  bool
+}
+
+// mergeMost is how many records are held to put them in the order of their time.
+const mergeMost = 10_000
+
+// Tail shows records. Without Follow they come in the order of their timestamps, as far as
+// partitions leave a choice, otherwise as they arrive. The error of a partition that cannot
+// be read does not end it.
+func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		reader, from, until, err := c.span(ctx, t)
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		show, err := c.decoder()
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		var m merge
+		for raw, err := range reader.Records(ctx, from, until) {
+			if err != nil {
+				if !yield(Record{}, unreadable(err)) {
+					return
+				}
+				continue
+			}
+			if t.Key != "" && t.Key != string(raw.Key) {
+				continue
+			}
+			r := show.decode(ctx, &raw, !t.Unmask)
+			switch {
+			case !matches(r.Type, t.Type):
+				continue
+			case t.Follow:
+				if !yield(r, nil) {
+					return
+				}
+			default:
+				if m.add(r); m.held == mergeMost && !m.flush(yield) {
+					return
+				}
+			}
+		}
+		m.flush(yield)
+	}
+}
+
+func unreadable(err error) error {
+	var p *kafka.PartitionError
+	if errors.As(err, &p) {
+		return fail("%s", safe(err.Error(), 300)).then("console skip")
+	}
+	return err
+}
+
+// matches reports whether a type is the one wanted, by its full name or its last part.
+func matches(full, wanted string) bool {
+	return wanted == "" || full == wanted || len(full) > len(wanted) && full[len(full)-len(wanted)-1:] == "."+wanted
+}
+
+func (c *Console) span(ctx context.Context, t Tail) (reader *kafka.Reader, from, until kafka.Positions, err error) {
+	if reader, err = c.kafka(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	topics := t.Topics
+	if len(topics) == 0 {
+		topics = eventTopics()
+	}
+	if !t.Follow {
+		if until, err = reader.Ends(ctx, topics...); err != nil {
+			return nil, nil, nil, noTopic(err)
+		}
+	}
+	switch {
+	case t.From.End:
+		from, err = reader.Ends(ctx, topics...)
+	case t.From.Time.IsZero():
+		from, err = reader.Starts(ctx, topics...)
+	default:
+		from, err = reader.Since(ctx, t.From.Time, topics...)
+	}
+	return reader, from, until, noTopic(err)
+}
+
+func noTopic(err error) error {
+	switch {
+	case errors.Is(err, kafka.ErrNoTopic):
+		return fail("%v", err).then("console provision --plan")
+	case err != nil:
+		return fail("%s", safe(err.Error(), 300))
+	}
+	return nil
+}
+
+// eventTopics are the topics that events are published to.
+func eventTopics() (topics []string) {
+	seen := map[string]bool{}
+	for _, p := range payloads() {
+		if !seen[p.Topic()] {
+			seen[p.Topic()] = true
+			topics = append(topics, p.Topic())
+		}
+	}
+	return topics
+}
+
+// payloads are all events: their fields of personal data are masked in whatever is shown.
+func payloads() []event.Payload {
+	return []event.Payload{
+		schemas.OrderPlaced{}, schemas.OrderConfirmed{}, schemas.OrderRejected{}, schemas.OrderCancelled{},
+		schemas.StockReserved{}, schemas.StockRejected{}, schemas.StockReleased{}, schemas.EmailSent{},
+	}
+}
+
+type decoder struct{ codec *codec.Codec }
+
+func (c *Console) decoder() (*decoder, error) {
+	cfg, err := c.place.registry()
+	if err != nil {
+		return nil, err
+	}
+	made, err := codec.New(cfg, payloads()...)
+	return &decoder{made}, err
+}
+
+func (d *decoder) decode(ctx context.Context, raw *event.Record, mask bool) Record {
+	typ, err := d.codec.Type(ctx, raw.Value)
+	meta := event.ReadMeta(raw, typ)
+	r := Record{
+		Topic: raw.Topic, Partition: raw.Partition, Offset: raw.Offset, Time: meta.Time, Key: meta.Subject, Type: typ,
+		EventID: meta.ID, Source: meta.Source, Version: meta.Version, Headers: map[string]string{}, written: raw.Timestamp,
+	}
+	if sc := event.SpanContext(raw.Headers); sc.IsValid() {
+		r.TraceID = sc.TraceID().String()
+	}
+	for _, h := range raw.Headers {
+		r.Headers[h.Key] = string(h.Value)
+	}
+	if err == nil {
+		r.Event, err = d.codec.JSON(ctx, raw.Value, mask)
+	}
+	if err != nil {
+		r.Event, r.Undecoded = nil, err.Error()
+	}
+	return r
+}
+
+// merge puts records of several partitions into the order of their timestamps, and keeps the
+// order within each.
+type merge struct {
+	queues [][]Record
+	of     map[string]int // by topic and partition
+	held   int
+}
+
+func (m *merge) add(r Record) {
+	if m.of == nil {
+		m.of = map[string]int{}
+	}
+	name := position(r.Topic, r.Partition, 0)
+	i, known := m.of[name]
+	if !known {
+		i = len(m.queues)
+		m.of[name] = i
+		m.queues = append(m.queues, nil)
+	}
+	m.queues[i] = append(m.queues[i], r)
+	m.held++
+}
+
+func (m *merge) flush(yield func(Record, error) bool) bool {
+	for ; m.held > 0; m.held-- {
+		first := -1
+		for i, q := range m.queues {
+			if len(q) > 0 && (first < 0 || q[0].written.Before(m.queues[first][0].written)) {
+				first = i
+			}
+		}
+		r := m.queues[first][0]
+		m.queues[first] = m.queues[first][1:]
+		if !yield(r, nil) {
+			return false
+		}
+	}
+	return true
+}
