@@ -194,24 +194,31 @@ func (s *shop) facts(topic string) (all []fact) {
 		s.Fatal(err)
 	}
 	for _, r := range s.dump(topic) {
-		f := fact{Record: r, id: header(r, "ce_id"), source: header(r, "ce_source"), causation: header(r, "ce_causationid")}
-		if f.typ, err = reader.Type(s.Context(), r.Value); err != nil {
-			s.Fatal(err)
-		}
-		text, err := reader.JSON(s.Context(), r.Value, false)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if err := json.Unmarshal(text, &f.data); err != nil {
-			s.Fatal(err)
-		}
-		f.version, _ = strconv.ParseInt(header(r, "ce_aggregateversion"), 10, 64)
-		if sc := event.SpanContext([]event.Header{{Key: event.HeaderTraceparent, Value: []byte(header(r, "traceparent"))}}); sc.IsValid() {
-			f.traceID = sc.TraceID().String()
-		}
-		all = append(all, f)
+		all = append(all, s.read(reader, r))
 	}
 	return all
+}
+
+// read reads a record as any tool would.
+func (s *shop) read(reader *codec.Codec, r *kgo.Record) fact {
+	s.Helper()
+	f := fact{Record: r, id: header(r, "ce_id"), source: header(r, "ce_source"), causation: header(r, "ce_causationid")}
+	var err error
+	if f.typ, err = reader.Type(s.Context(), r.Value); err != nil {
+		s.Fatal(err)
+	}
+	text, err := reader.JSON(s.Context(), r.Value, false)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &f.data); err != nil {
+		s.Fatal(err)
+	}
+	f.version, _ = strconv.ParseInt(header(r, "ce_aggregateversion"), 10, 64)
+	if sc := event.SpanContext([]event.Header{{Key: event.HeaderTraceparent, Value: []byte(header(r, "traceparent"))}}); sc.IsValid() {
+		f.traceID = sc.TraceID().String()
+	}
+	return f
 }
 
 // factsOf are the facts of one key.

@@ -1,64 +1,129 @@
 package all_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/keyline/schemas"
+	"example.com/keyline/services/all/check"
 )
 
-// Fifty customers' devices send one request at a time: it has one effect and one answer.
-func TestIdempotencyKey_parallel(t *testing.T) {
+// Fifty customers' devices send one request at a time: it has one effect and one answer, also
+// when they give up in the middle, ask again, and the shop is stopped meanwhile.
+func TestF41_a_key_has_one_effect_and_one_answer(t *testing.T) {
+	t.Parallel()
+	f := newTrial(t, nil)
+	f.cfg.Data = t.TempDir()
+	f.start()
+	f.stockUp()
+	for range size(2, 20) {
+		f.sameKey(f.draw())
+		f.rounds++
+	}
+	f.settle()
+	f.judge(check.Expect{})
+	if got := len(f.records(schemas.TopicOrders)); got != 2*len(f.orders()) {
+		t.Errorf("%d events of %d orders, want two each", got, len(f.orders()))
+	}
+}
+
+// sameKey sends one order from fifty devices, with a key of their own.
+func (f *trial) sameKey(chance *rand.Rand) {
+	f.Helper()
+	key, body := newKey(), draftOf(line{f.articles[1], 2, 1250})
+	const n = 50
+	answers, gaveUp := make([]answer, n), make([]int, n)
+	var all sync.WaitGroup
+	for i := range n {
+		patient := chance.IntN(2) == 0
+		wait := time.Duration(chance.IntN(20_000)) * time.Microsecond
+		all.Go(func() {
+			for !patient && gaveUp[i] < 3 {
+				if !f.impatient(wait, body, key) {
+					break
+				}
+				gaveUp[i]++
+			}
+			eventually(f, "an answer that is not 409", func() bool {
+				answers[i] = f.send("POST", "/v1/orders", body, "Idempotency-Key", key)
+				return answers[i].status != http.StatusConflict && answers[i].header.Get("Retry-After") == ""
+			})
+		})
+	}
+	all.Wait()
+	o := f.accept(answers[0])
+	f.asked(check.Request{Key: key, OrderID: o.OrderID, TraceID: o.TraceID})
+	same := func(a answer) {
+		f.Helper()
+		if a.want(f, http.StatusAccepted).body != answers[0].body || a.header.Get("Location") != answers[0].header.Get("Location") {
+			f.Errorf("the answer is %s at %s, want %s as all others are", a.body, a.header.Get("Location"), answers[0].body)
+		}
+	}
+	for _, a := range answers {
+		same(a)
+	}
+	for _, times := range gaveUp {
+		f.injected += times
+	}
+
+	f.stop()
+	f.start()
+	again := f.send("POST", "/v1/orders", body, "Idempotency-Key", key)
+	if same(again); again.header.Get("Idempotency-Replayed") != "true" {
+		f.Error("after a restart the answer is not marked as replayed")
+	}
+	body.Lines[0].Quantity++
+	if a := f.send("POST", "/v1/orders", body, "Idempotency-Key", key); a.status != http.StatusUnprocessableEntity || problemOf(f, a).Field != "Idempotency-Key" {
+		f.Errorf("another body was answered %d %s, want 422 that names the key", a.status, a.body)
+	}
+}
+
+// impatient sends a request and cuts its connection after a while; it reports whether there
+// was no answer by then.
+func (f *trial) impatient(wait time.Duration, body draft, key string) (cut bool) {
+	f.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		f.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(f.Context(), wait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "POST", f.URLs.HTTP+"/v1/orders", bytes.NewReader(text))
+	if err != nil {
+		f.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", key)
+	resp, err := f.client.Do(req)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return err != nil
+}
+
+// How keys are written, and what leaves one free.
+func TestIdempotencyKey(t *testing.T) {
 	parallel(t)
 	s := open(t, nil)
 	sku, key := newSKU("mug"), newKey()
 	s.receive(sku, 100)
 	body := draftOf(line{sku, 2, 1250})
-	body.CustomerID = "grace-" + key
-
-	const n = 50
-	answers := make([]answer, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() {
-			eventually(t, "an answer that is not 409", func() bool {
-				answers[i] = s.send("POST", "/v1/orders", body, "Idempotency-Key", key)
-				return answers[i].status != http.StatusConflict
-			})
-		})
-	}
-	all.Wait()
-	first, replayed := s.accept(answers[0]), 0
-	for i, a := range answers {
-		if a.want(t, http.StatusAccepted).body != answers[0].body || a.header.Get("Location") != answers[0].header.Get("Location") {
-			t.Errorf("answer %d is %s at %s, want %s as all others have", i, a.body, a.header.Get("Location"), answers[0].body)
-		}
-		if a.header.Get("Idempotency-Replayed") == "true" {
-			replayed++
-		}
-	}
-	if replayed != n-1 {
-		t.Errorf("%d answers are marked as replayed, want %d", replayed, n-1)
-	}
-
+	first := s.send("POST", "/v1/orders", body, "Idempotency-Key", key)
+	orders := []accepted{s.accept(first)}
 	t.Run("quoted and bare are the same key", func(t *testing.T) {
 		a := s.send("POST", "/v1/orders", body, "Idempotency-Key", strconv.Quote(key))
-		if a.body != answers[0].body || a.header.Get("Idempotency-Replayed") != "true" {
+		if a.body != first.body || a.header.Get("Idempotency-Replayed") != "true" {
 			t.Errorf("answered %d %s, want the stored answer", a.status, a.body)
 		}
 	})
-	t.Run("another body under the key is refused with 422", func(t *testing.T) {
-		other := body
-		other.Lines = []line{{sku, 3, 1250}}
-		a := s.send("POST", "/v1/orders", other, "Idempotency-Key", key)
-		if a.status != http.StatusUnprocessableEntity || problemOf(t, a).Field != "Idempotency-Key" {
-			t.Errorf("answered %d %s, want 422 that names the key", a.status, a.body)
-		}
-	})
-	orders := []accepted{first}
 	t.Run("a refused request leaves its key free", func(t *testing.T) {
 		key, empty := newKey(), body
 		empty.Lines = nil
@@ -83,22 +148,7 @@ func TestIdempotencyKey_parallel(t *testing.T) {
 	s.settled(orders)
 	s.quiet()
 	s.check(orders...)
-	s.mails(first.OrderID, 1)
-	var list struct{ Items []order }
-	s.send("GET", "/v1/orders?customer_id="+body.CustomerID, nil).into(t, &list)
-	if len(list.Items) != 2 { // the fifty, and the one of the key that stayed free
-		t.Errorf("%d orders, want 2", len(list.Items))
-	}
 	s.wantStock(sku, stock{100, 4, 96})
-	placed := 0
-	for _, f := range s.facts(schemas.TopicOrders) {
-		if f.typ == "shop.order.OrderPlaced" {
-			placed++
-		}
-	}
-	if placed != 2 {
-		t.Errorf("%d OrderPlaced on the topic, want 2", placed)
-	}
 }
 
 // A receipt of goods is repeated likewise.

@@ -150,7 +150,13 @@ func TestEffectOnce_republication(t *testing.T) {
 // metric sums a metric of a service over its labels.
 func (s *shop) metric(service, name string) (sum float64) {
 	s.Helper()
-	for line := range strings.Lines(s.send("GET", "/"+service+"/metrics", nil).want(s, 200).body) {
+	return s.metricAt(s.URLs.HTTP+"/"+service, name)
+}
+
+// metricAt is metric by the address of the service itself.
+func (s *shop) metricAt(base, name string) (sum float64) {
+	s.Helper()
+	for line := range strings.Lines(s.sendTo(base, "GET", "/metrics", nil).want(s, 200).body) {
 		var value float64
 		if !strings.HasPrefix(line, name+"{") && !strings.HasPrefix(line, name+" ") {
 			continue
