@@ -4,10 +4,15 @@
 kafka_version=4.2.1
 kafka_pid=
 
+# kafka_cached: sets $jars to the folder of the broker's jars, and says whether it is there.
+kafka_cached() {
+	jars=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/keyline/kafka-$kafka_version
+	[ -d "$jars" ]
+}
+
 # kafka_jars: makes sure of the broker's jars, and sets $jars to their folder.
 kafka_jars() {
-	jars=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/keyline/kafka-$kafka_version
-	[ -d "$jars" ] && return
+	kafka_cached && return
 	need mvn maven
 	say "fetching Kafka $kafka_version (once)"
 	mkdir -p "$(dirname "$jars")"
