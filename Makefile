@@ -2,7 +2,7 @@
 # Needs Go and a POSIX shell, nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-real lint generate verify bench
+.PHONY: help run test test-real faults sim mutants lint generate verify bench
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -30,6 +30,23 @@ test-real: ## all tests, on the Kafka of KAFKA_BROKERS and the PostgreSQL of DAT
 	@echo "go test $(RACE) -count=1 ./..."
 	@go test $(RACE) -count=1 -timeout 10m ./... || { \
 		echo "make test-real: look at the first FAIL above; one alone: go test -count=1 -run 'TestName' -v ./its/folder/" >&2; exit 1; }
+
+FAULT = F[0-9]+|Pressure
+SEEDS = 100
+
+faults: ## every fault of the list in full, about an hour; FAULT=F12 only that one, SEED=7 the same moments again
+	@table=$$PWD/services/all/faults/README.md; echo "every fault; the table is kept in services/all/faults/README.md"; \
+	KEYLINE_FAULTS=full KEYLINE_FAULTS_SEED=$(SEED) KEYLINE_FAULTS_TABLE=$$table \
+		go test -v -count=1 -p 1 -timeout 3h -run '^Test($(FAULT))_' ./pkg/inbox ./services/all ./services/all/faults || { \
+		echo "make faults: each failure above names its seed; one again: make faults FAULT=F12 SEED=7" >&2; exit 1; }
+
+sim: ## the shop in virtual time under random faults; SEEDS=1000 so many, SEED=42 that one with its log
+	@go run ./services/all/sim/cmd/sim $(if $(SEED),-seed $(SEED),-seeds $(SEEDS)) || { \
+		echo "make sim: one of those seeds again, with its log: make sim SEED=..." >&2; exit 1; }
+
+mutants: ## take the promises' code out piece by piece, and name the tests that notice; MUTANT=claim only those
+	@go run ./services/all/mutants -run '$(MUTANT)' || { \
+		echo "make mutants: what nothing catches is a missing test; those that need PostgreSQL: .ci/real make mutants" >&2; exit 1; }
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "$$files"; echo "make lint: next: gofmt -w ." >&2; exit 1; }

@@ -19,6 +19,7 @@ import (
 
 	"example.com/keyline/pkg/codec"
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/services/all/check"
 )
@@ -27,7 +28,7 @@ import (
 // that kill and stop processes are in the folder faults. A test is named after its fault in
 // the list of promises, and ends with one line of figures:
 //
-//	fault F12: seed=7 rounds=40 orders=60 wire_duplicates=0 injected=40 lost=0
+//	fault F12: seed=7 rounds=40 orders=60 wire="no duplicates" injected=40 lost=0
 
 // full runs the long rounds.
 var full = os.Getenv("KEYLINE_FAULTS") == "full"
@@ -276,18 +277,25 @@ func (f *trial) judge(expect check.Expect) *check.Facts {
 	for _, w := range wrong {
 		f.Error(w)
 	}
-	duplicates := 0
-	for source, n := range facts.Duplicates() {
-		if source != "" { // forged records have no IDs
-			duplicates += n
+	row := check.Row{Rounds: max(1, f.rounds), Orders: len(f.orders()), Lost: "nothing"}
+	row.Fault, _, _ = strings.Cut(strings.TrimPrefix(f.Name(), "Test"), "_")
+	if f.injected == 0 {
+		f.Errorf("%s has not happened: the test has no teeth", row.Fault)
+	}
+	f.Logf("fault %s: seed=%d rounds=%d orders=%d wire=%q injected=%d lost=%d",
+		row.Fault, faultSeed(), row.Rounds, row.Orders, facts.Wire(), f.injected, len(wrong))
+	if row.Parts = "K S"; dbtest.Postgres() {
+		row.Parts = "K P"
+	}
+	row.Seen = fmt.Sprintf("%s; seen to happen %d times", facts.Wire(), f.injected)
+	if f.Failed() {
+		row.Lost = "**failed**"
+	}
+	if file := os.Getenv("KEYLINE_FAULTS_TABLE"); file != "" {
+		if err := check.WriteRow(file, faultSeed(), row); err != nil {
+			f.Error(err)
 		}
 	}
-	name, _, _ := strings.Cut(strings.TrimPrefix(f.Name(), "Test"), "_")
-	if f.injected == 0 {
-		f.Errorf("%s has not happened: the test has no teeth", name)
-	}
-	f.Logf("fault %s: seed=%d rounds=%d orders=%d wire_duplicates=%d injected=%d lost=%d",
-		name, faultSeed(), max(1, f.rounds), len(f.orders()), duplicates, f.injected, len(wrong))
 	return facts
 }
 

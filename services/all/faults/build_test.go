@@ -134,7 +134,7 @@ func TestF37_IncompatibleSchema(t *testing.T) {
 			t.Errorf("version 2 reads %+v of version 1: %v", back, err)
 		}
 	})
-	r.table.wire, r.table.lost = "", "nothing"
+	r.row.Lost = "nothing"
 	r.note(6, "five changes refused by build and registry, one allowed by both")
 }
 

@@ -101,7 +101,7 @@ func TestF25_InterleavedTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.table.lost = "nothing"
+	r.row.Lost = "nothing"
 	r.note(1, "ours in the order of commits; by xmin only the second was to be seen")
 }
 

@@ -67,7 +67,7 @@ type rig struct {
 	answers  map[int]int
 	silent   int             // requests without an answer
 	delays   []time.Duration // of the POSTs that were answered
-	table    row
+	row      check.Row       // of the table
 }
 
 // services are in the order in which they start.
