@@ -16,7 +16,7 @@ help: ## list the targets
 
 run: ## the whole shop in one process; Ctrl-C stops it
 	@echo "building (about a minute the first time, a second later)"
-	@go build -buildvcs=false -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
+	@go build -buildvcs=false -o bin/console ./services/console/cmd/console && go build -buildvcs=false -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
 	@./bin/keyline
 
 test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite

@@ -170,7 +170,7 @@ func (s *Shop) banner(cfg Config, took time.Duration) {
 	fmt.Fprintf(t, "  Shop\t%s/\tlatest orders, mails, traces\n", s.URLs.HTTP)
 	fmt.Fprintf(t, "  API\t%s/order/openapi.yaml\tlikewise /inventory and /email\n", s.URLs.HTTP)
 	fmt.Fprintf(t, "  Metrics\t%s/order/metrics\tlikewise /inventory and /email\n", s.URLs.HTTP)
-	fmt.Fprintf(t, "  Operator\t%s/order/admin/waiting\tlikewise /inventory and /email\n", s.URLs.Admin)
+	fmt.Fprintf(t, "  Operator\t%s/order/admin/waiting\tlikewise; or in another shell: bin/console --help\n", s.URLs.Admin)
 	fmt.Fprintf(t, "  Kafka\t%s\ttopics orders, inventory, emails\n", s.URLs.Kafka)
 	fmt.Fprintf(t, "  Registry\t%s\tConfluent's API\n", s.URLs.Registry)
 	fmt.Fprintf(t, "  SMTP\t%s\t\n\n", s.URLs.SMTP)

@@ -49,6 +49,10 @@ func TestMain(m *testing.M) {
 		dieWithParent()
 		os.Exit(brokerMain())
 	}
+	if run == short && os.Getenv("KAFKA_BROKERS") != "" {
+		fmt.Println("not run on the parts of make test-real: these tests start parts of their own, as make test has them do")
+		return
+	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("4") // the tests wait for others most of the time
