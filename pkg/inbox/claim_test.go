@@ -2,6 +2,7 @@ package inbox_test
 
 import (
 	"context"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,4 +33,62 @@ func TestHandleSlow_keeps_its_claim_while_it_works(t *testing.T) {
 	if n := calls.Load(); n != 1 {
 		t.Errorf("the effect ran %d times, want once", n)
 	}
+}
+
+// A claim that was taken over has another number: its first owner, which was stopped or slow,
+// must not write its end over that of the second, nor free the key for a third.
+func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing.T) {
+	t.Parallel()
+	lost := make(notice)
+	r := newRig(t, inbox.Config{Workers: 3, Claim: time.Minute, Log: slog.New(lost)})
+	var calls atomic.Int64
+	second, over := make(chan struct{}), make(chan struct{})
+	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
+		switch calls.Add(1) {
+		case 1:
+			if _, err := r.db.Exec(context.Background(), `update waiting_key set due = 0`); err != nil {
+				return nil, err
+			}
+			<-second
+			return nil, errOops
+		case 2:
+			close(second)
+			<-over
+		}
+		return nil, nil
+	})
+	r.steps("a", 1, 1)
+	r.run()
+	r.poll(0)
+	var state string
+	r.until("the first owner has ended", func() bool {
+		state = r.states()["a"]
+		select {
+		case <-lost:
+			return true
+		default:
+			return calls.Load() > 1 && state != "running"
+		}
+	})
+	close(over)
+	if state != "running" {
+		t.Errorf("the key is %s, want running still, as the second owner's", state)
+	}
+	r.until("it is done", func() bool { return len(r.states()) == 0 })
+	if n := calls.Load(); n != 2 {
+		t.Errorf("the effect ran %d times, want twice", n)
+	}
+}
+
+// notice is a log that closes itself at the line that a claim was lost.
+type notice chan struct{}
+
+func (n notice) Enabled(context.Context, slog.Level) bool { return true }
+func (n notice) WithAttrs([]slog.Attr) slog.Handler       { return n }
+func (n notice) WithGroup(string) slog.Handler            { return n }
+func (n notice) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "claim lost" {
+		close(n)
+	}
+	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // shop is a shop in order: a was confirmed, b rejected, c confirmed and then cancelled by its
-// customer, d cancelled by the deadline before it was reserved. All events come in the order
+// customer, d cancelled by the deadline before the answer of inventory had come. All events come in the order
 // of the log, in two partitions.
 func shop() *check.Facts {
 	f := &check.Facts{
@@ -27,7 +27,7 @@ func shop() *check.Facts {
 			{ID: "c", Status: "cancelled", Steps: []string{"placed", "stock reserved", "confirmed", "cancelled", "stock released"}},
 			{ID: "d", Status: "cancelled", Steps: []string{"placed", "cancelled"}},
 		},
-		Rows:  map[string]check.Versions{"/order": {"a": 2, "b": 2, "c": 3, "d": 2}, "/inventory": {"a": 1, "b": 1, "c": 2, "d": 1}, "/email": {"a": 1, "b": 1, "c": 2, "d": 1}},
+		Rows:  map[string]check.Versions{"/order": {"a": 2, "b": 2, "c": 3, "d": 2}, "/inventory": {"a": 1, "b": 1, "c": 2, "d": 2}, "/email": {"a": 1, "b": 1, "c": 2, "d": 1}},
 		Stock: []check.Stock{{SKU: "tea", OnHand: 10, Reserved: 2, Available: 8}},
 		Movements: map[string][]check.Movement{"tea": {
 			{Version: 1, Kind: "received", Quantity: 10, Cause: "r1"}, {Version: 2, Kind: "reserved", Quantity: 2, OrderID: "a", Cause: "a1"},
@@ -43,7 +43,7 @@ func shop() *check.Facts {
 		})
 	}
 	for _, o := range []struct{ key, settled, answer, cause string }{
-		{"a", "OrderConfirmed", "StockReserved", "a1"}, {"b", "OrderRejected", "StockRejected", "b1"}, {"c", "OrderConfirmed", "StockReserved", "c1"}, {"d", "OrderCancelled", "StockReleased", "d2"},
+		{"a", "OrderConfirmed", "StockReserved", "a1"}, {"b", "OrderRejected", "StockRejected", "b1"}, {"c", "OrderConfirmed", "StockReserved", "c1"}, {"d", "OrderCancelled", "StockRejected", "d1"},
 	} {
 		trace := "t" + o.key
 		because := o.key + "s1"
@@ -55,6 +55,7 @@ func shop() *check.Facts {
 		add("orders", "/order", o.key, o.key+"2", o.settled, because, trace, 2, map[string]any{"reason": "deadline"})
 		add("emails", "/email", o.key, o.key+"m2", "EmailSent", o.key+"2", trace, 1, map[string]any{"event_id": o.key + "2", "message_id": "<" + o.key + "2@x>"})
 	}
+	add("inventory", "/inventory", "d", "ds2", "StockReleased", "d2", "td", 2, nil)
 	add("orders", "/order", "c", "c3", "OrderCancelled", "", "tc2", 3, map[string]any{"reason": "customer"})
 	add("inventory", "/inventory", "c", "cs2", "StockReleased", "c3", "tc2", 2, nil)
 	add("emails", "/email", "c", "cm3", "EmailSent", "c3", "tc2", 2, map[string]any{"event_id": "c3", "message_id": "<c3@x>"})
@@ -147,6 +148,13 @@ func TestJudge_forbidden(t *testing.T) {
 		{"mails in another order", "I3", func(f *check.Facts) { f.Mails[2], f.Mails[4] = f.Mails[4], f.Mails[2] }},
 		{"EmailSent in another order", "I3", func(f *check.Facts) {
 			f.Records[at(f, "cm2")].Data, f.Records[at(f, "cm3")].Data = f.Records[at(f, "cm3")].Data, f.Records[at(f, "cm2")].Data
+		}},
+		{"a consumer that lets an event overtake", "I3: /inventory has handled OrderCancelled of order c before OrderPlaced", func(f *check.Facts) {
+			f.Records[at(f, "cs1")].Cause, f.Records[at(f, "cs2")].Cause = "c3", "c1"
+		}},
+		{"a consumer for which an overtaken event comes too late", "I3: inventory has not answered OrderPlaced of order c", func(f *check.Facts) {
+			drop(f, "cs1")
+			f.Records[at(f, "cs2")].Version, f.Rows["/inventory"]["c"] = 1, 1
 		}},
 		{"an order that reserves twice", "I4", func(f *check.Facts) {
 			f.Movements["tea"] = append(f.Movements["tea"], check.Movement{Version: 5, Kind: "reserved", Quantity: 2, OrderID: "a", Cause: "a1"})

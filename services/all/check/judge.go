@@ -18,8 +18,9 @@ var outcomes = map[string]string{
 
 // The topics of events, as the contract names them.
 const (
-	topicOrders = "orders"
-	topicEmails = "emails"
+	topicOrders    = "orders"
+	topicInventory = "inventory"
+	topicEmails    = "emails"
 )
 
 // Judge says what is wrong, a line each that begins with the invariant it breaks. No lines:
@@ -29,6 +30,7 @@ func (f *Facts) Judge(expect Expect) []string {
 	c := v.read()
 	v.judgeRequests(c)
 	v.judgeLog(c)
+	v.judgeConsumers(c)
 	for _, id := range c.ids {
 		v.judgeOrder(c, c.orders[id])
 	}
@@ -186,6 +188,41 @@ func (v *verdict) judgeLog(c *lives) {
 		v.judgeRows(c, source, counts[source])
 	}
 }
+
+// judgeConsumers is I3 at the consumers, as their own events tell: what a service has handled
+// of an order, it has handled in the order of the versions, and inventory answers each event.
+func (v *verdict) judgeConsumers(c *lives) {
+	byID := map[string]*Record{}
+	for _, r := range c.first {
+		byID[r.Topic+" "+r.ID] = r
+	}
+	last, answered := map[string]*Record{}, map[*Record]bool{}
+	for _, r := range c.first { // of one source and order in the order of their versions, says judgeLog
+		cause := byID[causes[r.Topic]+" "+r.Cause]
+		if cause == nil || c.orders[r.Key] == nil {
+			continue
+		}
+		answered[cause] = true
+		of := r.Source + " " + r.Key
+		if l := last[of]; l != nil && l.Source == cause.Source && l.Version > cause.Version {
+			v.complain("I3: %s has handled %s of order %s before %s", r.Source, l.name(), r.Key, cause.name())
+		}
+		last[of] = cause
+	}
+	if !slices.ContainsFunc(c.first, func(r *Record) bool { return r.Topic == topicInventory }) {
+		return
+	}
+	for _, id := range c.ids {
+		for _, e := range c.orders[id].events {
+			if asks := e.name() == "OrderPlaced" || e.name() == "OrderCancelled"; asks && !answered[e] && !c.orders[id].held {
+				v.complain("I3: inventory has not answered %s of order %s: it had another before it, or none", e.name(), id)
+			}
+		}
+	}
+}
+
+// causes are the topics of the events that bring a topic's about, where a message does.
+var causes = map[string]string{topicInventory: topicOrders, topicOrders: topicInventory, topicEmails: topicOrders}
 
 // judgeRows compares the events of a source with its rows: I8 if there are more, I1 if there
 // are fewer.

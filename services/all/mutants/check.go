@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -61,6 +62,8 @@ func (m mutation) apply(root string) (map[string][]byte, error) {
 type checker struct {
 	root, work string
 	timeout    time.Duration
+	endToEnd   bool
+	seeds      int
 	failing    map[string]map[string]bool // without any mutation, by what was run
 }
 
@@ -96,6 +99,25 @@ func (c *checker) outcome(ctx context.Context, m mutation, folders []string) (ou
 		}
 	}
 	return o, nil
+}
+
+// simulate runs the simulation on mutated code and returns its figures, in a line.
+func (c *checker) simulate(ctx context.Context, m mutation) (string, error) {
+	overlay, err := c.overlay(m)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", "./services/all/sim/cmd/sim", "-overlay", overlay, "-seeds", strconv.Itoa(c.seeds), "-rerun", "0", "-dir", filepath.Join(c.work, "sim"))
+	cmd.Dir = c.root
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.Output() // its status says only whether a seed has failed
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, " seeds in ") {
+			return strings.TrimSpace(line), nil
+		}
+	}
+	return "", fmt.Errorf("the simulation has no figures: %w", err)
 }
 
 // baseline are the tests that fail on the code as it is.

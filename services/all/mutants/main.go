@@ -5,6 +5,7 @@
 //	go run ./services/all/mutants                 # all of them
 //	go run ./services/all/mutants -run claim      # those whose names match
 //	go run ./services/all/mutants -e2e -run inbox # and what the end-to-end tests say
+//	go run ./services/all/mutants -sim 100        # and how many seeds of the simulation notice
 //
 // The tree is never touched: the go command compiles the changed text by way of an overlay. A
 // mutation whose text is not in its file exactly once, or which does not compile, is an error,
@@ -49,6 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 	name := flags.String("run", "", "only the mutations whose names match this `regexp`")
 	list := flags.Bool("list", false, "tell what would be mutated, and run nothing")
 	endToEnd := flags.Bool("e2e", false, "run the tests of services/all too, which takes a minute or two each")
+	seeds := flags.Int("sim", 0, "how many seeds of the simulation to run too")
 	timeout := flags.Duration("timeout", 3*time.Minute, "of one run of the tests")
 	if err := flags.Parse(args); err != nil {
 		return 0, err
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 	if err != nil {
 		return 0, err
 	}
-	c := checker{root: root, timeout: *timeout, failing: map[string]map[string]bool{}}
+	c := checker{root: root, timeout: *timeout, endToEnd: *endToEnd, seeds: *seeds, failing: map[string]map[string]bool{}}
 	if c.work, err = os.MkdirTemp("", "mutants-"); err != nil {
 		return 0, err
 	}
@@ -78,7 +80,7 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 			tally.skipped++
 		default:
 			fmt.Fprintf(out, "%-28s %s\n", m.name, m)
-			if err := c.check(ctx, m, *endToEnd, &tally, out); ctx.Err() != nil {
+			if err := c.check(ctx, m, &tally, out); ctx.Err() != nil {
 				return tally.missed, ctx.Err()
 			} else if err != nil {
 				fmt.Fprintf(out, "  NOT TRIED: %v\n", err)
@@ -118,7 +120,7 @@ func moduleRoot() (string, error) {
 }
 
 // check runs the tests against one mutation and tells what they say.
-func (c *checker) check(ctx context.Context, m mutation, endToEnd bool, t *tally, out io.Writer) error {
+func (c *checker) check(ctx context.Context, m mutation, t *tally, out io.Writer) error {
 	o, err := c.outcome(ctx, m, m.tests)
 	if err != nil {
 		return err
@@ -127,11 +129,18 @@ func (c *checker) check(ctx context.Context, m mutation, endToEnd bool, t *tally
 		t.missed++
 	}
 	tell(out, "caught by", o)
-	if endToEnd {
+	if c.endToEnd {
 		if o, err = c.outcome(ctx, m, []string{"services/all"}); err != nil {
 			return err
 		}
 		tell(out, "end to end", o)
+	}
+	if c.seeds > 0 && !m.postgres {
+		said, err := c.simulate(ctx, m)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "  simulation:", said)
 	}
 	return nil
 }

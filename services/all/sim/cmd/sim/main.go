@@ -32,6 +32,7 @@ type options struct {
 	dir   string
 	bin   string
 	only  string
+	over  string
 	limit time.Duration
 	first bool
 }
@@ -45,6 +46,7 @@ func main() {
 	flag.IntVar(&o.rerun, "rerun", 20, "one of so many runs twice, to see whether it repeats exactly; 0 is none")
 	flag.StringVar(&o.dir, "dir", "bin/sim", "folder for the logs of failures, and for the binary")
 	flag.StringVar(&o.bin, "bin", "", "a binary of the simulation that is there already")
+	flag.StringVar(&o.over, "overlay", "", "what the go command's flag of that name takes: other code to simulate")
 	flag.StringVar(&o.only, "only", "", "kinds of faults, with commas, or none; empty leaves it to the seed")
 	flag.DurationVar(&o.limit, "limit", 3*time.Minute, "how long one seed may take")
 	flag.BoolVar(&o.first, "first", false, "stop at the first failure")
@@ -67,7 +69,7 @@ func run(ctx context.Context, out io.Writer, o options) (ok bool, err error) {
 	}
 	if o.bin == "" {
 		o.bin = filepath.Join(o.dir, "sim.test")
-		build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "synctests", "-o", o.bin, "./services/all/sim")
+		build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "synctests", "-overlay", o.over, "-o", o.bin, "./services/all/sim")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stdout, build.Stderr = out, os.Stderr
 		if err := build.Run(); err != nil {
