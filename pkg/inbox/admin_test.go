@@ -263,3 +263,48 @@ func TestDrop(t *testing.T) {
 		})
 	})
 }
+
+func TestRedrive_of_a_record_without_a_key_holds_nothing_up(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	d := desk{r, r.Routes()}
+	r.raw(event.Record{Value: []byte("junk")})
+	r.poll(0)
+	if status, answer := d.call("POST", "/admin/waiting/"+id(d.list("")[0])+"/redrive", ""); status != http.StatusOK {
+		t.Fatalf("redrive: %d %v", status, answer)
+	}
+	r.setFail("b1", errOops) // it needs a worker
+	r.steps("b", 1, 1)
+	r.poll(1)
+	r.setFail("b1", nil)
+	r.run()
+	r.until("the other key is done", func() bool { return len(r.done()) == 1 })
+	r.until("it is set aside again", func() bool {
+		all := d.list("?state=set%20aside")
+		return len(all) == 1 && all[0]["redrives"] == 1.0 && len(r.states()) == 0
+	})
+}
+
+// What waits for a dependency is tried at once when an operator says so, and if it is there
+// again, all go on with it.
+func TestRedrive_of_an_unavailable_event_is_the_next_probe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	d := desk{r, r.Routes()}
+	for n := range 5 {
+		r.setFail(fmt.Sprintf("k%d1", n), inbox.Unavailable(errOops))
+		r.steps(fmt.Sprintf("k%d", n), 1, 1)
+	}
+	r.poll(0)
+	r.run()
+	last := d.list("?key=k4")[0]
+	r.setFail("k41", nil) // the others would fail as probes
+	if status, answer := d.call("POST", "/admin/waiting/"+id(last)+"/redrive", ""); status != http.StatusOK {
+		t.Fatalf("redrive: %d %v", status, answer)
+	}
+	r.until("it is done", func() bool { return len(r.done()) == 1 })
+	for n := range 4 {
+		r.setFail(fmt.Sprintf("k%d1", n), nil)
+	}
+	r.until("so are all", func() bool { return len(r.done()) == 5 })
+}

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -13,13 +14,25 @@ type breaker struct {
 	dead map[string]int // dead letters in a row, without a success in between
 }
 
+// circuit is open while events of a type wait for what they need.
 type circuit struct {
 	next    time.Time // of the probe
 	pause   time.Duration
 	probing bool
+
+	// blocks: events wait untried, because a dependency is down. If it does not, since dead
+	// letters have opened it or nobody knows what has, events that come are tried all the
+	// same: the oldest ones may be bad for good, and these must not wait behind them.
+	blocks bool
+	wave   int       // keys that the next success lets go on, if it does not block
+	rested time.Time // from when on one may
 }
 
-const maxProbePause = 15 * time.Second
+const (
+	maxProbePause = 15 * time.Second
+	wavePause     = 50 * time.Millisecond
+	maxWave       = 1000
+)
 
 // floodAfter is how many events of a type in a row may become dead letters of one process.
 // Then the handler is at fault, or what it stands on: the events wait as for a dependency,
@@ -50,26 +63,34 @@ func (b *breaker) worked(typ string) {
 	delete(b.dead, typ)
 }
 
-// isOpen reports whether events of the type should wait without being tried.
+// isOpen reports whether events of the type wait for what they need.
 func (b *breaker) isOpen(typ string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.open[typ] != nil
 }
 
-// fail notes that a handler could not reach what it needs, and reports whether that is news.
-func (b *breaker) fail(typ string, now time.Time) (opened bool) {
+// admits reports whether an event of the type may be tried, and whether that tells of an open
+// circuit then.
+func (b *breaker) admits(typ string) (ok, probe bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.open[typ]
+	return c == nil || !c.blocks, c != nil
+}
+
+// fail notes that a handler could not reach what it needs, or is flooded with dead letters, and
+// reports whether that is news.
+func (b *breaker) fail(typ string, flood bool, now time.Time) (opened bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.open[typ]
+	if opened = c == nil; opened {
+		c = b.add(typ)
+	}
+	c.blocks, c.wave = c.blocks || !flood, floodAfter
 	switch {
-	case c == nil:
-		c = &circuit{pause: firstBackoff}
-		if b.open == nil {
-			b.open = map[string]*circuit{}
-		}
-		b.open[typ] = c
-		opened = true
+	case opened:
 	case c.probing:
 		c.pause = min(2*c.pause, maxProbePause)
 	default:
@@ -79,13 +100,42 @@ func (b *breaker) fail(typ string, now time.Time) (opened bool) {
 	return opened
 }
 
-// succeed closes the circuit and reports whether it was open.
-func (b *breaker) succeed(typ string) (wasOpen bool) {
+func (b *breaker) add(typ string) *circuit {
+	if b.open == nil {
+		b.open = map[string]*circuit{}
+	}
+	c := &circuit{pause: firstBackoff, wave: floodAfter}
+	b.open[typ] = c
+	return c
+}
+
+// everything is more keys than ever wait.
+const everything = math.MaxInt32
+
+// succeed notes that an event of the type was handled, and says how many keys may go on: all,
+// if a dependency is there again, which closes the circuit; else one wave after the other,
+// each twice as large, until [breaker.close]: as many dead letters as a wave has events are
+// no flood.
+func (b *breaker) succeed(typ string, now time.Time) (wave int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wasOpen = b.open[typ] != nil
+	c := b.open[typ]
+	switch {
+	case c == nil || !c.blocks && now.Before(c.rested):
+		return 0
+	case c.blocks:
+		delete(b.open, typ)
+		return everything
+	}
+	wave, c.wave, c.rested = c.wave, min(2*c.wave, maxWave), now.Add(wavePause)
+	return wave
+}
+
+// close closes a circuit, since nothing waits any more.
+func (b *breaker) close(typ string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	delete(b.open, typ)
-	return wasOpen
 }
 
 // found opens the circuit of a type whose events wait in the database, because of another
@@ -93,16 +143,24 @@ func (b *breaker) succeed(typ string) (wasOpen bool) {
 func (b *breaker) found(typ string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open == nil {
-		b.open = map[string]*circuit{}
-	}
 	if b.open[typ] == nil {
-		b.open[typ] = &circuit{next: now, pause: firstBackoff}
+		b.add(typ).next = now
 	}
 }
 
+// hurry makes the probe of a type due now, because an operator says so.
+func (b *breaker) hurry(typ string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.open[typ]
+	if c == nil {
+		c = b.add(typ)
+	}
+	c.next, c.pause = now, firstBackoff
+}
+
 // probe returns a type whose probe is due; the caller tries one event and reports by fail,
-// succeed or giveUp.
+// succeed, close or giveUp.
 func (b *breaker) probe(now time.Time) (typ string, due bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -44,8 +44,9 @@
 // letter, and its key waits behind it. [Permanent] makes it one at once. [Unavailable], for
 // what a handler needs and cannot reach, counts no attempt: the type's circuit opens, its
 // events wait, one of them probes, and all resume together. A handler that fails every event
-// ends the same way: after 20 dead letters in a row without a success, the next events wait
-// as unavailable, and resume by themselves when the mended service is there.
+// ends the same way: after 20 dead letters in a row without a success, what fails next waits as
+// unavailable. Events that come are tried all the same, since many bad ones must not hold up
+// good ones, and each success lets a wave of those that wait go on.
 //
 // # Why rows are removed behind a mark
 //

@@ -53,6 +53,7 @@ type verdict struct {
 	reason   string // of a dead letter
 	setAside bool
 	counts   bool // as an attempt
+	flood    bool // it would be one dead letter too many in a row
 	err      error
 }
 
@@ -75,7 +76,7 @@ func (in *Inbox) judge(it *item, err error) verdict {
 	}
 	if v.state != unavailable && v.reason != reasonUndecodable && in.breaker.flooded(it.meta.Type, v.state == dead) {
 		// One after another: the fault is not the event's. What it needs is a mended service.
-		return verdict{state: unavailable, err: fmt.Errorf("%d events of the type have died before it: %w", floodAfter, err)}
+		return verdict{state: unavailable, flood: true, err: fmt.Errorf("%d events of the type have died before it: %w", floodAfter, err)}
 	}
 	if v.state == dead && it.handler != nil && it.handler.skipDead {
 		v.setAside = true

@@ -99,3 +99,29 @@ func TestFlood_one_bad_event_does_not_hold_the_mended_rest(t *testing.T) {
 	r.until("all others are done", func() bool { return len(r.done()) == 19 })
 	r.until("the bad one is dead", func() bool { return r.states()[bad] == "dead" })
 }
+
+// Events that are bad for good, and many of them, must not hold those that a working handler
+// could do: a new one is tried now and then, and its success lets all go on.
+func TestFlood_of_bad_events_does_not_hold_good_ones(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	const bad = 100
+	for n := range bad {
+		r.setFail(fmt.Sprintf("bad%d1", n), inbox.Permanent(errOops))
+		r.steps(fmt.Sprintf("bad%d", n), 1, 1)
+	}
+	r.run()
+	r.poll(0)
+	if n := r.waiting("unavailable"); n == 0 {
+		t.Fatalf("%d keys are dead, none unavailable: it is no flood", r.waiting("dead"))
+	}
+	good := 0
+	r.until("the bad ones are dead letters", func() bool {
+		good++
+		r.steps(fmt.Sprintf("good%d", good), 1, 1)
+		r.poll(int64(len(r.log) - 1))
+		r.until("a good one is done", func() bool { return len(r.done()) == good })
+		return r.waiting("dead") == bad
+	})
+	t.Logf("%d good ones were done meanwhile", good)
+}

@@ -15,17 +15,30 @@ func (in *Inbox) reached(ctx context.Context, it *item, v *verdict) {
 		in.resume(ctx, *it.probe) // events that could not be read yet, for want of the registry
 	}
 	if v != nil && v.state == unavailable {
-		in.unreachable(ctx, it.meta.Type, v.err)
+		in.unreachable(ctx, it.meta.Type, v)
 	} else {
 		in.resume(ctx, it.meta.Type)
 	}
 }
 
 // unreachable opens the circuit of a type, or keeps it open.
-func (in *Inbox) unreachable(ctx context.Context, typ string, err error) {
-	if in.breaker.fail(typ, time.Now()) {
-		in.cfg.Log.WarnContext(ctx, "unavailable, its events wait", "type", typ, "error", errorText(err))
+func (in *Inbox) unreachable(ctx context.Context, typ string, v *verdict) {
+	if in.breaker.fail(typ, v.flood, time.Now()) {
+		in.cfg.Log.WarnContext(ctx, "unavailable, its events wait", "type", typ, "error", errorText(v.err))
 	}
+}
+
+// admit reports whether an event may be tried. If its type's circuit is open, the event is a
+// probe then.
+func (in *Inbox) admit(it *item) (ok bool) {
+	if it.probe != nil {
+		return true
+	}
+	ok, probe := in.breaker.admits(it.meta.Type)
+	if probe {
+		it.probe = &it.meta.Type
+	}
+	return ok
 }
 
 // shelve lets a key wait for what its first event needs.
@@ -44,25 +57,35 @@ func (in *Inbox) probe(ctx context.Context) (more bool, err error) {
 	defer in.breaker.giveUp(typ, time.Now()) // does nothing once the probe has an outcome
 	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, &typ, typ)
 	if err == nil && !worked {
-		in.breaker.succeed(typ) // nothing waits any more
+		in.breaker.close(typ)
 	}
 	return false, err
 }
 
-// resume lets all keys go on that waited for what a type needs.
+// resume lets keys go on that waited for what a type needs: all, or a wave of them.
 func (in *Inbox) resume(ctx context.Context, typ string) {
-	if !in.breaker.succeed(typ) {
+	left := in.breaker.succeed(typ, time.Now())
+	if left == 0 {
 		return
 	}
-	in.cfg.Log.InfoContext(ctx, "available again", "type", typ)
-	for {
+	closed := left == everything
+	for left > 0 {
 		// Keys that are locked are left out, so that no lock is waited for out of order;
 		// findUnavailable sees to them.
+		most := min(left, 1000)
 		n, err := in.db.Exec(ctx, `update waiting_key set state = 'retrying', due = now_micros() where group_name = $1 and (topic, key) in (
-			select topic, key from waiting_key where group_name = $1 and state = 'unavailable' and type = $2 limit 1000`+in.db.SkipLocked()+`)`, in.cfg.Group, typ)
-		if err != nil || n == 0 {
+			select topic, key from waiting_key where group_name = $1 and state = 'unavailable' and type = $2 order by due limit $3`+in.db.SkipLocked()+`)`, in.cfg.Group, typ, most)
+		if err != nil {
 			break
 		}
+		if left -= most; n < int64(most) {
+			in.breaker.close(typ)
+			closed = true
+			break
+		}
+	}
+	if closed {
+		in.cfg.Log.InfoContext(ctx, "available again", "type", typ)
 	}
 	in.Wake()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -73,7 +74,22 @@ func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) e
 			return fmt.Errorf("redrive: %w", err)
 		}
 	}
+	if t.state == unavailable || in.breaker.isOpen(t.meta.Type) {
+		return in.probeNext(ctx, tx, t.item)
+	}
 	return in.next(ctx, tx, t.Topic, t.keyBytes())
+}
+
+// probeNext makes an event the next probe of its type, whose circuit is open: all that waits
+// goes on if it succeeds.
+func (in *Inbox) probeNext(ctx context.Context, tx *db.Tx, it *item) error {
+	_, err := tx.Exec(ctx, `update waiting_key set state = 'unavailable', due = 0, type = $4 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, it.Topic, it.keyBytes(), it.meta.Type)
+	if err != nil {
+		return fmt.Errorf("redrive: %w", err)
+	}
+	tx.AfterCommit(func() { in.breaker.hurry(it.meta.Type, time.Now()) })
+	return nil
 }
 
 // requeue puts an event that was set aside back into its key's queue.

@@ -223,7 +223,7 @@ func (t *taking) runnable(it *item) bool {
 		t.park(queued{item: it, behind: true})
 	case it.handler.slow != nil:
 		t.park(queued{item: it, state: retrying})
-	case t.breaker.isOpen(it.handler.typ):
+	case !t.admit(it):
 		t.park(queued{item: it, state: unavailable})
 	default:
 		return true
@@ -249,7 +249,7 @@ func (t *taking) fail(it *item, err error) {
 	}
 	v := t.judge(it, err)
 	if v.state == unavailable {
-		t.unreachable(context.Background(), it.meta.Type, err)
+		t.unreachable(context.Background(), it.meta.Type, &v)
 	}
 	q := queued{item: it, state: v.state, verdict: &v}
 	q.setAside = v.setAside
@@ -260,10 +260,16 @@ func (t *taking) fail(it *item, err error) {
 func (t *taking) report(ctx context.Context) {
 	for _, s := range t.spans {
 		t.attempt(ctx, s)
+		if s.item.probe != nil && s.err == nil {
+			t.reached(ctx, s.item, nil)
+		}
 	}
 	for _, q := range t.queue {
 		if q.verdict != nil {
 			t.failed(ctx, q.item, q.verdict)
+			if q.probe != nil {
+				t.reached(ctx, q.item, q.verdict)
+			}
 		} else {
 			t.metrics.handled(ctx, t.cfg.Group, q.item, outcomeWaits)
 		}

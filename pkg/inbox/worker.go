@@ -128,6 +128,7 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 		case err != nil:
 			return fmt.Errorf("pick a key: %w", err)
 		}
+		c.key = db.Bytes(c.key, false) // that of records without a key is empty
 		worked = true
 		in.Wake() // there may be more: let another worker look
 		it, err := in.head(ctx, tx, c.topic, c.key)
@@ -145,7 +146,7 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 		case it.handler == nil: // nobody here handles its type, which could not be told before
 			after, err = in.settle(ctx, tx, it, nil)
 			return err
-		case probe == nil && in.breaker.isOpen(it.meta.Type):
+		case !in.admit(it):
 			return in.shelve(ctx, tx, it)
 		case it.handler.slow != nil:
 			slow = it
