@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
 )
@@ -289,22 +291,35 @@ func TestRedrive_of_a_record_without_a_key_holds_nothing_up(t *testing.T) {
 // again, all go on with it.
 func TestRedrive_of_an_unavailable_event_is_the_next_probe(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, inbox.Config{}).handlers()
+	r := newRig(t, inbox.Config{})
+	var back atomic.Bool
+	var probes []string // the workers' attempts while the dependency is away
+	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
+		if back.Load() {
+			return r.onStep(ctx, tx, e)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if probes = append(probes, e.Data.Agg); e.Data.Agg == "k4" {
+			back.Store(true)
+		}
+		return inbox.Unavailable(errOops)
+	})
 	d := desk{r, r.Routes()}
 	for n := range 5 {
-		r.setFail(fmt.Sprintf("k%d1", n), inbox.Unavailable(errOops))
 		r.steps(fmt.Sprintf("k%d", n), 1, 1)
 	}
 	r.poll(0)
-	r.run()
-	last := d.list("?key=k4")[0]
-	r.setFail("k41", nil) // the others would fail as probes
-	if status, answer := d.call("POST", "/admin/waiting/"+id(last)+"/redrive", ""); status != http.StatusOK {
+	if status, answer := d.call("POST", "/admin/waiting/"+id(d.list("?key=k4")[0])+"/redrive", ""); status != http.StatusOK {
 		t.Fatalf("redrive: %d %v", status, answer)
 	}
-	r.until("it is done", func() bool { return len(r.done()) == 1 })
-	for n := range 4 {
-		r.setFail(fmt.Sprintf("k%d1", n), nil)
+	r.mu.Lock()
+	probes = nil // that of the poll
+	back.Store(false)
+	r.mu.Unlock()
+	r.run()
+	r.until("all are done", func() bool { return len(r.done()) == 5 })
+	if diff := cmp.Diff([]string{"k4"}, probes); diff != "" {
+		t.Errorf("probed before the dependency was back: %s", diff)
 	}
-	r.until("so are all", func() bool { return len(r.done()) == 5 })
 }
