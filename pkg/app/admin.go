@@ -34,7 +34,7 @@ func (a *App) operatorRoutes(consumer *kafka.Consumer) http.Handler {
 }
 
 func (d *desk) outbox(w http.ResponseWriter, r *http.Request) {
-	pending, oldest, err := d.app.Outbox.Stats(r.Context())
+	all, _, err := d.app.Outbox.Stats(r.Context())
 	var held []outbox.Held
 	if err == nil {
 		held, err = d.app.Outbox.Held(r.Context())
@@ -44,14 +44,16 @@ func (d *desk) outbox(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	type hold struct {
-		Topic string `json:"topic"`
-		Key   string `json:"key,omitempty"`
+		Topic string    `json:"topic"`
+		Key   string    `json:"key,omitempty"`
+		Error string    `json:"error"`
+		Since time.Time `json:"since"`
 	}
 	holds := []hold{}
 	for _, h := range held {
-		holds = append(holds, hold{h.Topic, string(h.Key)})
+		holds = append(holds, hold{h.Topic, string(h.Key), h.Error, h.Since})
 	}
-	answer(w, map[string]any{"pending": pending, "oldest_age_seconds": oldest.Seconds(), "held": holds})
+	answer(w, map[string]any{"pending": all.Events, "oldest_age_seconds": all.Oldest.Seconds(), "held": holds})
 }
 
 func (d *desk) partitions(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/keyline/pkg/app"
 	"example.com/keyline/pkg/codec"
@@ -59,8 +60,14 @@ func TestFailedStart_leaves_no_client(t *testing.T) {
 	if err := a.Run(ctx, nil, nil); err == nil || !strings.Contains(err.Error(), "HTTP_ADDR") {
 		t.Errorf("Run on an address that is taken = %v", err)
 	}
-	if n := clients(); n > 0 {
-		t.Errorf("%d goroutines of a Kafka client after Run has failed", n)
+	// A client that is closed is waited for: its goroutines may be about to end.
+	over := time.After(10 * time.Second)
+	for clients() > 0 {
+		select {
+		case <-over:
+			t.Fatalf("%d goroutines of a Kafka client go on after Run has failed", clients())
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 

@@ -274,3 +274,19 @@ func point[N int64 | float64](points []metricdata.DataPoint[N], labels []string)
 	}
 	return -1
 }
+
+// set changes settings of a topic.
+func set(t *testing.T, addrs []string, topic string, values map[string]string) {
+	t.Helper()
+	var all []kadm.AlterConfig
+	for key, value := range values {
+		all = append(all, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: &value})
+	}
+	answers, err := admin(t, addrs).AlterTopicConfigs(t.Context(), all, topic)
+	if err == nil {
+		_, err = answers.On(topic, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -14,7 +14,7 @@ import (
 // Drift is a difference between a topic as it is declared and as the brokers have it.
 type Drift struct {
 	Topic string
-	What  string // topic, partitions, retention
+	What  string // topic, partitions, retention, or the brokers' name of a setting
 	Have  string
 	Want  string
 	// Stuck is why Provision cannot mend it; empty: it does.
@@ -68,9 +68,11 @@ func plan(ctx context.Context, admin *kadm.Client, topics []Topic) (drifts []Dri
 				Stuck: "the count of a live topic never changes, because its keys would move: declare what there is, or move to a topic of another name",
 			})
 		}
-		if t.Retention > 0 && differs(configs, t) {
-			drifts = append(drifts, Drift{Topic: t.Name, What: "retention", Have: retentionIn(configs, t.Name), Want: t.Retention.String()})
+		settings, err := t.drifts(configs)
+		if err != nil {
+			return nil, err
 		}
+		drifts = append(drifts, settings...)
 	}
 	return drifts, nil
 }
@@ -81,28 +83,4 @@ func (t Topic) describe() string {
 		text += ", kept for " + t.Retention.String()
 	}
 	return text
-}
-
-func retentionIn(configs kadm.ResourceConfigs, topic string) string {
-	of, err := configs.On(topic, nil)
-	if err == nil {
-		err = of.Err
-	}
-	if err != nil {
-		return err.Error()
-	}
-	for _, c := range of.Configs {
-		if c.Key != retention {
-			continue
-		}
-		ms, err := strconv.ParseInt(c.MaybeValue(), 10, 64)
-		if err == nil && ms < 0 {
-			return "for ever"
-		}
-		if err == nil {
-			return (time.Duration(ms) * time.Millisecond).String()
-		}
-		return c.MaybeValue()
-	}
-	return "unknown"
 }

@@ -23,8 +23,9 @@ type Topic struct {
 	Retention time.Duration
 }
 
-// Provision creates the topics that are missing, sets the retention of those that have
-// another, and changes nothing else. When it returns, the brokers know the topics. It may run
+// Provision creates the topics that are missing, and corrects settings of the others: their
+// retention if one is declared, compaction and limits in bytes that would lose or refuse events.
+// It changes nothing else. When it returns, the brokers know the topics. It may run
 // again, and beside another. If the partition count of any topic differs, it changes nothing,
 // and its error names topic, have and want. A topic that cannot be created keeps no other from
 // being created.
@@ -75,7 +76,7 @@ func provision(ctx context.Context, admin *kadm.Client, topics []Topic) error {
 	if failed != nil {
 		return errors.Join(failed...)
 	}
-	return correctRetention(ctx, admin, topics)
+	return correct(ctx, admin, topics)
 }
 
 // compare returns the topics that do not exist, and an error if one exists otherwise.
@@ -107,7 +108,7 @@ func compare(ctx context.Context, admin *kadm.Client, topics []Topic) (missing [
 func create(ctx context.Context, admin *kadm.Client, t Topic) error {
 	configs := map[string]*string{}
 	if t.Retention > 0 {
-		configs[retention] = t.retention()
+		configs["retention.ms"] = kadm.StringPtr(strconv.FormatInt(t.Retention.Milliseconds(), 10))
 	}
 	_, err := admin.CreateTopic(ctx, t.Partitions, -1, configs, t.Name)
 	if !errors.Is(err, kerr.InvalidReplicationFactor) {
@@ -119,50 +120,6 @@ func create(ctx context.Context, admin *kadm.Client, t Topic) error {
 	}
 	_, err = admin.CreateTopic(ctx, t.Partitions, int16(min(len(brokers), 3)), configs, t.Name)
 	return err
-}
-
-const retention = "retention.ms"
-
-func (t Topic) retention() *string {
-	s := strconv.FormatInt(t.Retention.Milliseconds(), 10)
-	return &s
-}
-
-func correctRetention(ctx context.Context, admin *kadm.Client, topics []Topic) error {
-	if len(topics) == 0 {
-		return nil
-	}
-	configs, err := admin.DescribeTopicConfigs(ctx, names(topics)...)
-	if err != nil {
-		return fmt.Errorf("describe topics: %w", err)
-	}
-	for _, t := range topics {
-		if t.Retention == 0 || !differs(configs, t) {
-			continue
-		}
-		set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: retention, Value: t.retention()}}
-		answers, err := admin.AlterTopicConfigs(ctx, set, t.Name)
-		if err == nil {
-			_, err = answers.On(t.Name, func(r *kadm.AlterConfigsResponse) error { return r.Err })
-		}
-		if err != nil {
-			return fmt.Errorf("set retention of topic %s: %w", t.Name, err)
-		}
-	}
-	return nil
-}
-
-func differs(configs kadm.ResourceConfigs, t Topic) bool {
-	of, err := configs.On(t.Name, nil)
-	if err != nil || of.Err != nil {
-		return true // the attempt to set it says what is wrong
-	}
-	for _, c := range of.Configs {
-		if c.Key == retention {
-			return c.MaybeValue() != *t.retention()
-		}
-	}
-	return true
 }
 
 func names(topics []Topic) []string {

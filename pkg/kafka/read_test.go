@@ -367,6 +367,16 @@ func TestPlan(t *testing.T) {
 	}
 	wanted(declared[:1])
 
+	set(t, cfg.Brokers, a, map[string]string{"cleanup.policy": "compact", "retention.bytes": "5000", "max.message.bytes": "1000"})
+	wanted(declared[:1],
+		kafka.Drift{Topic: a, What: "cleanup.policy", Have: "compact", Want: "delete"},
+		kafka.Drift{Topic: a, What: "retention.bytes", Have: "5000", Want: "-1"},
+		kafka.Drift{Topic: a, What: "max.message.bytes", Have: "1000", Want: "1048588"})
+	if err := kafka.Provision(t.Context(), cfg, declared[:1]); err != nil {
+		t.Fatal(err)
+	}
+	wanted(declared[:1])
+
 	t.Run("says that no broker answers", func(t *testing.T) {
 		t.Parallel()
 		addr, _ := freePort(t)

@@ -13,8 +13,10 @@ import (
 // Held is what the relay cannot publish and holds back: the events of one key, or of a whole
 // topic if Key is empty.
 type Held struct {
-	Topic string `json:"topic"`
-	Key   []byte `json:"key,omitempty"`
+	Topic string    `json:"topic"`
+	Key   []byte    `json:"key,omitempty"`
+	Error string    `json:"error"` // what the last attempt was answered
+	Since time.Time `json:"since"` // of the first one
 }
 
 // id is it as the key of a map.
@@ -39,6 +41,9 @@ func (h holds) add(t Held, now time.Time) bool {
 	was, again := h[t.id()]
 	if again && now.Before(was.next) {
 		return false // another record of the same window
+	}
+	if t.Since = now.UTC().Truncate(time.Millisecond); again {
+		t.Since = was.Since
 	}
 	pause := min(max(firstPause, 2*was.pause), lastPause)
 	h[t.id()] = hold{t, now.Add(pause), pause}
@@ -104,7 +109,7 @@ func (o *Outbox) observe() (unregister func(), err error) {
 		return nil, err
 	}
 	reg, err := o.cfg.Meter.RegisterCallback(func(ctx context.Context, obs metric.Observer) error {
-		n, age, err := o.Stats(ctx)
+		all, _, err := o.Stats(ctx)
 		if err != nil {
 			return err
 		}
@@ -113,8 +118,8 @@ func (o *Outbox) observe() (unregister func(), err error) {
 			return err
 		}
 		obs.ObserveInt64(held, int64(len(back)))
-		obs.ObserveInt64(pending, n)
-		obs.ObserveFloat64(oldest, age.Seconds())
+		obs.ObserveInt64(pending, all.Events)
+		obs.ObserveFloat64(oldest, all.Oldest.Seconds())
 		return nil
 	}, pending, oldest, held)
 	if err != nil {

@@ -179,20 +179,36 @@ func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
 	return nil
 }
 
-// Stats says how many events wait to be published, and for how long the oldest has. What the
-// relay holds back because it cannot be published does not count: it waits for a person.
-func (o *Outbox) Stats(ctx context.Context) (pending int64, oldest time.Duration, err error) {
+// Backlog is how many events wait to be published, and how long the oldest of them has.
+type Backlog struct {
+	Events int64
+	Oldest time.Duration
+}
+
+// Stats says what waits to be published: all of it, and what of it flows, which leaves out what
+// the relay holds back because the brokers refuse it. The latter is no sign of too much load.
+func (o *Outbox) Stats(ctx context.Context) (all, flowing Backlog, err error) {
 	held, err := o.Held(ctx)
 	if err != nil {
-		return 0, 0, err
+		return all, flowing, err
+	}
+	if all, err = o.backlog(ctx, "", nil); err != nil || len(held) == 0 {
+		return all, all, err
 	}
 	where, args := without(o.db, held)
+	flowing, err = o.backlog(ctx, where, args)
+	return all, flowing, err
+}
+
+func (o *Outbox) backlog(ctx context.Context, where string, args []any) (Backlog, error) {
+	var b Backlog
 	var age int64
-	err = o.db.QueryRow(ctx, `select count(*), coalesce(now_micros() - min(created_at), 0) from outbox `+where, args...).Scan(&pending, &age)
+	err := o.db.QueryRow(ctx, `select count(*), coalesce(now_micros() - min(created_at), 0) from outbox `+where, args...).Scan(&b.Events, &age)
 	if err != nil {
-		return 0, 0, fmt.Errorf("count the outbox: %w", err)
+		return b, fmt.Errorf("count the outbox: %w", err)
 	}
-	return pending, max(0, time.Duration(age)*time.Microsecond), nil
+	b.Oldest = max(0, time.Duration(age)*time.Microsecond)
+	return b, nil
 }
 
 // Held lists what the relay on duty holds back.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/keyline/pkg/db"
@@ -180,6 +181,7 @@ func (r *relay) probe(ctx context.Context, t Held) error {
 }
 
 func (r *relay) hold(ctx context.Context, t Held, err error) {
+	t.Error = strings.ToValidUTF8(err.Error(), "\uFFFD")
 	if r.held.add(t, time.Now()) {
 		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", len(t.Key) == 0, "error", err)
 	}

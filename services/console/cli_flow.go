@@ -76,8 +76,8 @@ var outboxCommand = &command{
 	name: "outbox", args: "[SERVICE]", short: "what each service has not published yet",
 	long: `
 Shows how many events of each service are not published yet and how old the oldest is; that is near zero unless the
-brokers are away or refuse something. HELD are keys, or whole topics, whose next event the brokers have refused: it is
-tried again by itself, and what comes behind it waits.`,
+brokers are away or refuse something. HELD are keys, or whole topics, whose next event the brokers have refused, with
+the reason below: it is tried again by itself, and what comes behind it waits.`,
 	examples: []string{"console outbox", "console outbox order --json"},
 	setup: func(*flag.FlagSet) func(context.Context, *session, []string) error {
 		return func(ctx context.Context, s *session, words []string) error {
@@ -100,6 +100,9 @@ tried again by itself, and what comes behind it waits.`,
 				t.row(o.Service, strconv.FormatInt(o.Pending, 10), oldest, heldWords(o.Held))
 			}
 			t.end()
+			for _, o := range all {
+				s.tellHeld(o)
+			}
 			return err
 		}
 	},
@@ -107,6 +110,18 @@ tried again by itself, and what comes behind it waits.`,
 
 // heldShown is how many of the keys are named on the line.
 const heldShown = 5
+
+// tellHeld says why a service's events are held back, each reason once.
+func (s *session) tellHeld(o Outbox) {
+	told := map[string]bool{}
+	for _, h := range o.Held {
+		if told[h.Error] {
+			continue
+		}
+		told[h.Error] = true
+		s.warn("%s cannot publish to %s, since %s: %s", o.Service, safe(h.Topic, 60), age(time.Since(h.Since)), safe(h.Error, 300))
+	}
+}
 
 func heldWords(held []Held) string {
 	var words []string

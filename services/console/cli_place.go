@@ -99,10 +99,11 @@ func (s *session) skip(ctx context.Context, all []Partition) error {
 var provisionCommand = &command{
 	name: "provision", short: "make the topics and register the schemas; --plan shows what differs",
 	long: `
-Brings brokers and registry to what the code declares: makes missing topics, corrects their retention, sets the
-compatibility level of every schema and registers missing versions. It may run again and beside another, before any
-service. The partition count of a topic is never changed, and what the registry would refuse is not tried: both are
-told, with exit code 1. --plan changes nothing; its exit code is 4 if something differs. --wait tries again for a
+Brings brokers and registry to what the code declares: makes missing topics, corrects their retention and what else of
+their settings would lose events (compaction, small limits in bytes), sets the compatibility level of every schema and
+registers missing versions. It may run again and beside another, before any service. The partition count of a topic is
+never changed, and what the registry would refuse is not tried: both are told, with exit code 1, and nothing else of
+their kind is done. --plan changes nothing; its exit code is 4 if something differs. --wait tries again for a
 while where brokers or registry do not answer yet.`,
 	examples: []string{"console provision --plan", "console provision", "console provision --wait 60s"},
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {

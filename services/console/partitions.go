@@ -21,8 +21,10 @@ type Outbox struct {
 // Held is a key whose next event the brokers have refused; its later ones stay behind it. An
 // empty key stands for a whole topic.
 type Held struct {
-	Topic string `json:"topic"`
-	Key   string `json:"key,omitempty"`
+	Topic string    `json:"topic"`
+	Key   string    `json:"key,omitempty"`
+	Error string    `json:"error"`
+	Since time.Time `json:"since"`
 }
 
 func (o Outbox) age() time.Duration { return time.Duration(o.Oldest * float64(time.Second)) }

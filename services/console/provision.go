@@ -156,7 +156,8 @@ func (p Provisioning) apply(planned []Drift, err error, do func() error) error {
 	}
 	for _, d := range planned {
 		if d.Action == actRefuse {
-			return &refusal{fail("%s %s: %s is %s, declared is %s: %s", d.Kind, d.Name, d.What, d.Have, d.Want, d.Why).then("console provision --plan")}
+			return &refusal{fail("nothing was done to any %s, because of %s: its %s is %s, declared is %s: %s", d.Kind, d.Name, d.What, d.Have, d.Want, d.Why).
+				then("mend that first: what is refused is never changed in place")}
 		}
 	}
 	if err := do(); err != nil {

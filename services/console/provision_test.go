@@ -74,7 +74,7 @@ func TestProvision(t *testing.T) {
 		}
 		run(t, environ, "provision", "--plan").want(t, 4, "partitions", "refuse", "never changes")
 		begun := time.Now()
-		run(t, environ, "provision", "--wait", "60s").want(t, 1, "partitions is 2, declared is 6", "next: console provision --plan")
+		run(t, environ, "provision", "--wait", "60s").want(t, 1, "nothing was done to any topic", "partitions is 2, declared is 6", "next: mend that first")
 		if time.Since(begun) > 30*time.Second {
 			t.Error("it has tried again what nothing would mend")
 		}

@@ -190,7 +190,7 @@ const stuckOutbox = time.Second
 
 // measurePressure decides whether orders are taken.
 func (s *Service) measurePressure(ctx context.Context) error {
-	pending, age, err := s.outbox.Stats(ctx)
+	all, flowing, err := s.outbox.Stats(ctx)
 	if err != nil {
 		return err
 	}
@@ -200,9 +200,9 @@ func (s *Service) measurePressure(ctx context.Context) error {
 	}
 	var reason *string
 	switch {
-	case age > s.limits.OutboxAge || pending > maxOutbox:
-		reason = new(fmt.Sprintf("%d events wait to be published, the oldest for %s", pending, age.Round(time.Millisecond)))
-	case lag > s.limits.Lag && age < stuckOutbox:
+	case flowing.Oldest > s.limits.OutboxAge || all.Events > maxOutbox:
+		reason = new(fmt.Sprintf("%d events wait to be published, the oldest for %s", all.Events, all.Oldest.Round(time.Millisecond)))
+	case lag > s.limits.Lag && flowing.Oldest < stuckOutbox:
 		reason = new(fmt.Sprintf("inventory is %s behind", lag.Round(time.Millisecond)))
 	}
 	s.pressure.Store(reason)
