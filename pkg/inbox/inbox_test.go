@@ -312,6 +312,9 @@ func TestUnavailable_waits_without_counting_and_resumes_together(t *testing.T) {
 	r.poll(0)
 	r.until("all keys wait", func() bool { return len(r.states()) == 50 })
 	r.until("it has been probed", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return calls > 3 })
+	if n := r.count(`select max(attempts) from waiting_event`); n != 0 {
+		t.Errorf("%d attempts were counted while it was down, want none", n)
+	}
 	r.mu.Lock()
 	if calls > 20 {
 		t.Errorf("%d calls while it was down, want a few probes", calls)

@@ -249,3 +249,70 @@ func TestProducer_ContextEndsMidFlush(t *testing.T) {
 	}
 	firstSightsInOrder(t, readAll(t, addrs, topic))
 }
+
+// batched is how many records a request brings.
+func batched(t *testing.T, req kmsg.Request) (n int) {
+	for _, topic := range req.(*kmsg.ProduceRequest).Topics {
+		for _, p := range topic.Partitions {
+			var batch kmsg.RecordBatch
+			if err := batch.ReadFrom(p.Records); err != nil {
+				t.Error(err)
+			}
+			n += int(batch.NumRecords)
+		}
+	}
+	return n
+}
+
+// The places of a topic's records are given in the background while the client looks the topic
+// up, where the gate does not reach; so one record looks it up for all.
+func TestProducer_FirstRecordOfAnUnknownTopicGoesAlone(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	topic := newTopic(t, cluster.ListenAddrs(), 1)
+	requests := make(chan int, 100)
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		requests <- batched(t, req)
+		return nil, nil, false
+	})
+	if errs := newProducer(t, kafka.Config{Brokers: cluster.ListenAddrs()}).Publish(t.Context(), numbered(topic, 0, 50, "k")); errs != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+	if first, rest := <-requests, <-requests; first != 1 || rest != 49 {
+		t.Errorf("the first two requests had %d and %d records, want 1 and 49", first, rest)
+	}
+}
+
+// When Publish has returned because its context ended, nothing of its window is written any
+// more but what a broker had received by then.
+func TestProducer_NothingIsWrittenAfterTheReturn(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic := newTopic(t, addrs, 1)
+	p := newProducer(t, kafka.Config{Brokers: addrs, Opts: []kgo.Opt{kgo.ProducerBatchMaxBytes(1000)}})
+	if errs := p.Publish(t.Context(), numbered(topic, 0, 1, "k")); errs != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+	stalled, answer := make(chan struct{}, 1000), make(chan struct{})
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		stalled <- struct{}{}
+		cluster.SleepControl(func() { <-answer })
+		return nil, nil, false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-stalled; cancel() }()
+	const all = 5000 // far more than the few requests that may be under way
+	if errs := p.Publish(ctx, numbered(topic, 1, all, "k")); errs == nil {
+		t.Fatal("everything was acknowledged")
+	}
+	close(answer)
+	if errs := p.Publish(t.Context(), numbered(topic, all+1, 1, "k")); errs != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+	if wire := len(readAll(t, addrs, topic)); wire > all/2 {
+		t.Errorf("%d records on the wire of a window of %d whose first request was not answered before the return", wire, all)
+	}
+}
