@@ -183,6 +183,13 @@ func (c *Codec) Type(ctx context.Context, value []byte) (string, error) {
 	return w.name, nil
 }
 
+// Knows reports whether Type can answer for a value without asking the registry. It never
+// blocks.
+func (c *Codec) Knows(value []byte) bool {
+	id, _, err := header.DecodeID(value)
+	return err != nil || (*c.writers.Load())[id] != nil
+}
+
 // Decode returns value as the newest version of P that the service knows: a field that the
 // writer did not know has its default. Errors are those of Type; an event of another type
 // than P is an error that is none of them. Decode blocks only where Type does.

@@ -391,3 +391,48 @@ func TestSaveSchema_keeps_the_newest_text_of_an_ID(t *testing.T) {
 		t.Error(err, diff)
 	}
 }
+
+func TestSavepoint_undoes_what_an_inner_one_has_left(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	oops := errors.New("oops")
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		outer := tx.Savepoint(ctx, func() error {
+			if err := insert(ctx, tx, "outer"); err != nil {
+				return err
+			}
+			inner := tx.Savepoint(ctx, func() error { return errors.Join(insert(ctx, tx, "inner"), oops) })
+			if !errors.Is(inner, oops) {
+				t.Errorf("inner = %v", inner)
+			}
+			return oops
+		})
+		if !errors.Is(outer, oops) {
+			t.Errorf("outer = %v", outer)
+		}
+		return insert(ctx, tx, "after")
+	})
+	if got := names(t, d); err != nil || !slices.Equal(got, []string{"after"}) {
+		t.Errorf("%v, rows %q, want only the one behind both", err, got)
+	}
+}
+
+// On PostgreSQL a statement that fails spoils what follows, whether its error is looked at or not.
+func TestSavepoint_survives_an_error_that_was_ignored(t *testing.T) {
+	t.Parallel()
+	ctx, d := context.Background(), dbtest.Open(t, items)
+	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		err := tx.Savepoint(ctx, func() error {
+			_, _ = tx.Exec(ctx, `insert into nowhere (name) values ('x')`)
+			return nil
+		})
+		var broken *db.BrokenError
+		if errors.As(err, &broken) || (err != nil) != dbtest.Postgres() {
+			t.Errorf("Savepoint = %v, want an error on PostgreSQL, which leaves the transaction whole", err)
+		}
+		return insert(ctx, tx, "after")
+	})
+	if got := names(t, d); err != nil || !slices.Equal(got, []string{"after"}) {
+		t.Errorf("%v, rows %q", err, got)
+	}
+}

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"encoding/hex"
 	"encoding/json"
@@ -96,6 +97,15 @@ func (d dialect) in(column string, n int, values any) (string, any) {
 		panic(fmt.Sprintf("db: In of %T", values))
 	}
 	return fmt.Sprintf("%s in (select %s from json_each($%d))", column, value, n), string(list)
+}
+
+// txOptions pin the isolation level: a transaction must see what others have committed between
+// two of its statements, whatever the server's default is.
+func (d dialect) txOptions() *sql.TxOptions {
+	if d == postgres {
+		return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	}
+	return nil
 }
 
 // Column is one column of the rows that [Tx.InsertAll] inserts. Values is a []string,

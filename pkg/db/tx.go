@@ -89,35 +89,40 @@ func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 // in the middle of their requests. Nothing has been begun then.
 func (d *DB) begin(ctx context.Context) (*sql.Tx, error) {
 	for attempt := 1; ; attempt++ {
-		tx, err := d.write.BeginTx(ctx, nil)
+		tx, err := d.write.BeginTx(ctx, d.dialect.txOptions())
 		if attempt == beginAttempts || !errors.Is(err, driver.ErrBadConn) {
 			return tx, err
 		}
 	}
 }
 
-// Savepoint runs fn and undoes what it did when it fails, while the transaction goes on.
-// fn's error is returned as it is. If the savepoint itself cannot be made or undone, the
-// error is a [*BrokenError]: the transaction is lost.
+// Savepoint runs fn and undoes what it did when it fails, while the transaction goes on. It may
+// be called inside another's fn. fn's error is returned as it is; fn also fails if a statement
+// of it has failed on PostgreSQL and it has ignored that. If the savepoint itself cannot be made
+// or undone, the error is a [*BrokenError]: the transaction is lost.
 func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
 	if _, err := t.tx.ExecContext(ctx, `savepoint s`); err != nil {
 		return &BrokenError{err}
 	}
 	lens, deferred, after := t.lens(), len(t.deferred), len(t.after)
-	if err := fn(); err != nil {
-		if _, rollback := t.tx.ExecContext(ctx, `rollback to savepoint s`); rollback != nil {
-			return &BrokenError{errors.Join(err, rollback)}
+	err := fn()
+	if err == nil {
+		if _, err = t.tx.ExecContext(ctx, `release savepoint s`); err == nil {
+			return nil
 		}
-		for i, n := range lens {
-			t.deferred[i].Truncate(n)
+		err = fmt.Errorf("a statement failed, and its error was ignored: %w", err)
+	}
+	// Released too: the name would hide an outer savepoint, and each one left costs.
+	for _, q := range []string{`rollback to savepoint s`, `release savepoint s`} {
+		if _, undo := t.tx.ExecContext(ctx, q); undo != nil {
+			return &BrokenError{errors.Join(err, undo)}
 		}
-		t.deferred, t.after = t.deferred[:deferred], t.after[:after]
-		return err
 	}
-	if _, err := t.tx.ExecContext(ctx, `release savepoint s`); err != nil {
-		return &BrokenError{err}
+	for i, n := range lens {
+		t.deferred[i].Truncate(n)
 	}
-	return nil
+	t.deferred, t.after = t.deferred[:deferred], t.after[:after]
+	return err
 }
 
 // BrokenError is the error of a savepoint whose transaction is lost.

@@ -39,21 +39,35 @@ const (
 // instead of becoming thousands of letters that somebody has to redrive.
 const floodAfter = 20
 
-// flooded reports whether a type's events die one after another; else it counts one that is
-// about to, if it is.
-func (b *breaker) flooded(typ string, dies bool) bool {
+// deaths is how many events of a type have become dead letters in a row.
+func (b *breaker) deaths(typ string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dead[typ]
+}
+
+// dies counts one more, unless that would be a flood.
+func (b *breaker) dies(typ string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.dead[typ] >= floodAfter {
-		return true
+		return false
 	}
-	if dies {
-		if b.dead == nil {
-			b.dead = map[string]int{}
-		}
-		b.dead[typ]++
+	if b.dead == nil {
+		b.dead = map[string]int{}
 	}
-	return false
+	b.dead[typ]++
+	return true
+}
+
+// undo takes back what dies has counted, by type, since it was not committed.
+func (b *breaker) undo(died map[string]int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for typ, n := range died {
+		b.dead[typ] = max(0, b.dead[typ]-n)
+	}
+	clear(died)
 }
 
 // worked notes that a handler has succeeded.
@@ -128,6 +142,7 @@ func (b *breaker) succeed(typ string, now time.Time) (wave int) {
 		return everything
 	}
 	wave, c.wave, c.rested = c.wave, min(2*c.wave, maxWave), now.Add(wavePause)
+	c.next, c.pause, c.probing = c.rested, firstBackoff, false // should the wave be done before then
 	return wave
 }
 
@@ -139,12 +154,17 @@ func (b *breaker) close(typ string) {
 }
 
 // found opens the circuit of a type whose events wait in the database, because of another
-// process or an earlier one; its probe is due at once.
+// process or an earlier one; its probe is due at once. Should it be a flood, it goes on: each
+// start of a service that is at fault would make some more dead letters otherwise.
 func (b *breaker) found(typ string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open[typ] == nil {
 		b.add(typ).next = now
+		if b.dead == nil {
+			b.dead = map[string]int{}
+		}
+		b.dead[typ] = floodAfter
 	}
 }
 

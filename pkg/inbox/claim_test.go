@@ -39,7 +39,7 @@ func TestHandleSlow_keeps_its_claim_while_it_works(t *testing.T) {
 // must not write its end over that of the second, nor free the key for a third.
 func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing.T) {
 	t.Parallel()
-	lost := make(notice)
+	lost := lostClaim("a-1")
 	r := newRig(t, inbox.Config{Workers: 3, Claim: time.Minute, Log: slog.New(lost)})
 	var calls atomic.Int64
 	second, over := make(chan struct{}), make(chan struct{})
@@ -64,7 +64,7 @@ func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing
 	r.until("the first owner has ended", func() bool {
 		state = r.states()["a"]
 		select {
-		case <-lost:
+		case <-lost.seen:
 			return true
 		default:
 			return calls.Load() > 1 && state != "running"
@@ -80,15 +80,26 @@ func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing
 	}
 }
 
-// notice is a log that closes itself at the line that a claim was lost.
-type notice chan struct{}
+// notice is a log that tells when the claim of an event was lost.
+type notice struct {
+	event string
+	seen  chan struct{}
+}
+
+func lostClaim(event string) notice { return notice{event, make(chan struct{}, 1)} }
 
 func (n notice) Enabled(context.Context, slog.Level) bool { return true }
 func (n notice) WithAttrs([]slog.Attr) slog.Handler       { return n }
 func (n notice) WithGroup(string) slog.Handler            { return n }
 func (n notice) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "claim lost" {
-		close(n)
-	}
+	r.Attrs(func(a slog.Attr) bool {
+		if r.Message == "claim lost" && a.Key == "event_id" && a.Value.String() == n.event {
+			select {
+			case n.seen <- struct{}{}:
+			default:
+			}
+		}
+		return true
+	})
 	return nil
 }

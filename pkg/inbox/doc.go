@@ -31,9 +31,11 @@
 //
 // Context: a consumer that was stopped may go on with partitions that others own by now.
 // Decision: an event's inbox row and its effect, or its place in the queue, commit together.
-// A second owner meets the inbox row first, waits for the first one's commit, and then sees
-// what it left: an offset is committed only behind such commits, so the second owner's
-// batches begin no later than what the first has not committed. Waiting keys are looked up
+// Owners work through a partition in offset order, without gaps, from a committed offset, and
+// an offset is committed only behind such commits. Whoever comes second to an event's row waits
+// for the first one and then skips it, or takes it if the first has rolled back; so nobody
+// reaches an event before all earlier ones are taken. This needs READ COMMITTED, which package
+// db sets, and keys that stay in their partitions. Waiting keys are looked up
 // inside the transaction, under their lock, and never remembered; that settles the one
 // hand-over there is, a poll that appends to a key which a worker is finishing. Cost: two
 // statements per batch, and one inbox row per record that the topic still holds.

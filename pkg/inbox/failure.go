@@ -57,8 +57,23 @@ type verdict struct {
 	err      error
 }
 
-// judge decides what an error makes of an event that has failed attempts times before.
+// floods reports whether the verdict is a dead letter that speaks against the handler.
+func (v *verdict) floods() bool {
+	return v.state == dead && v.reason != reasonUndecodable && v.reason != reasonUnknownSchema
+}
+
+// judge decides what an error makes of an event that has failed attempts times before. A dead
+// letter that speaks against its handler is counted.
 func (in *Inbox) judge(it *item, err error) verdict {
+	v := in.weigh(it, err, in.breaker.deaths(it.meta.Type))
+	if v.floods() && !in.breaker.dies(it.meta.Type) { // another's was the last one allowed
+		v = in.weigh(it, err, floodAfter)
+	}
+	return v
+}
+
+// weigh is judge when so many of the type have become dead letters in a row.
+func (in *Inbox) weigh(it *item, err error, deaths int) verdict {
 	v := verdict{state: retrying, counts: true, err: err}
 	var perm *permanentError
 	var away *unavailableError
@@ -74,7 +89,7 @@ func (in *Inbox) judge(it *item, err error) verdict {
 	case it.attempts+1 >= in.cfg.Attempts:
 		v.state, v.reason = dead, reasonExhausted
 	}
-	if v.state != unavailable && v.reason != reasonUndecodable && in.breaker.flooded(it.meta.Type, v.state == dead) {
+	if deaths >= floodAfter && (v.state == retrying || v.floods()) {
 		// One after another: the fault is not the event's. What it needs is a mended service.
 		return verdict{state: unavailable, flood: true, err: fmt.Errorf("%d events of the type have died before it: %w", floodAfter, err)}
 	}

@@ -24,6 +24,7 @@ func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
 	// From the start, so that the queues get their events in offset order: one that fails now
 	// comes before those that were to wait behind others.
 	t.spans, t.queue, t.waiting = nil, nil, t.found
+	t.breaker.undo(t.died)
 	for _, it := range t.fresh {
 		if !t.runnable(it) {
 			continue
@@ -42,7 +43,7 @@ func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
 }
 
 // lost reports whether an error ends the whole transaction: it conflicts with others, its
-// connection is gone, or the service stops. Then nothing is the event's fault.
+// connection is gone, or the service stops.
 func (in *Inbox) lost(ctx context.Context, err error) bool {
 	var broken *db.BrokenError
 	return err != nil && (db.IsConflict(err) || errors.As(err, &broken) || ctx.Err() != nil)

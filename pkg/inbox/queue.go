@@ -174,7 +174,7 @@ func scanItem(r interface{ Scan(...any) error }, it *item) error {
 	return err
 }
 
-// head reads the first event of a key's queue, and nil if the queue is empty.
+// head reads the first event of a key's queue as it is stored, and nil if the queue is empty.
 func (in *Inbox) head(ctx context.Context, tx *db.Tx, topic string, key []byte) (*item, error) {
 	stored := &item{}
 	row := tx.QueryRow(ctx, `select `+eventColumns+` from waiting_event
@@ -185,10 +185,17 @@ func (in *Inbox) head(ctx context.Context, tx *db.Tx, topic string, key []byte) 
 	case err != nil:
 		return nil, fmt.Errorf("read the queue: %w", err)
 	}
-	it := in.open(ctx, stored.Record)
-	it.letter = stored.letter
-	it.identity = stored.identity
-	return it, nil
+	return stored, nil
+}
+
+// reopen is a stored event, decoded, or as it was opened before.
+func (in *Inbox) reopen(ctx context.Context, stored, opened *item) *item {
+	it := opened
+	if it == nil {
+		it = in.open(ctx, stored.Record)
+	}
+	it.letter, it.identity = stored.letter, stored.identity
+	return it
 }
 
 // remove deletes an event, and its key's row if nothing waits behind it; otherwise the key

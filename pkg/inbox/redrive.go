@@ -94,8 +94,11 @@ func (in *Inbox) probeNext(ctx context.Context, tx *db.Tx, it *item) error {
 
 // requeue puts an event that was set aside back into its key's queue.
 func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) error {
-	if _, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, it.seq); err != nil {
-		return fmt.Errorf("redrive: %w", err)
+	if len(it.Key) > maxKey {
+		return refusal{http.StatusConflict, fmt.Sprintf("its key is longer than %d bytes, which no attempt can take", maxKey)}
+	}
+	if err := in.takeAway(ctx, tx, it.seq); err != nil {
+		return err
 	}
 	var waits int
 	err := tx.QueryRow(ctx, `select count(*) from waiting_key where group_name = $1 and topic = $2 and key = $3`, in.cfg.Group, it.Topic, it.keyBytes()).Scan(&waits)
@@ -119,10 +122,22 @@ func (in *Inbox) drop(ctx context.Context, tx *db.Tx, id int64, reason string) e
 			"key", short(meta.Subject), "event_id", meta.ID, "type", meta.Type, "reason", reason, "error", t.lastError)
 	})
 	if t.state == setAside {
-		_, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, id)
-		return err
+		return in.takeAway(ctx, tx, id)
 	}
 	return in.remove(ctx, tx, t.item)
+}
+
+// takeAway takes away an event that was set aside: nothing is locked that would keep another
+// operator from doing the same, so only one of them may find it.
+func (in *Inbox) takeAway(ctx context.Context, tx *db.Tx, id int64) error {
+	n, err := tx.Exec(ctx, `delete from waiting_event where seq = $1`, id)
+	if err != nil {
+		return fmt.Errorf("take a letter away: %w", err)
+	}
+	if n == 0 {
+		return refusal{http.StatusNotFound, "no such waiting event; it may be done by now"}
+	}
+	return nil
 }
 
 // serveRedriveAll redrives the dead letters that a filter selects, oldest first, a page at a

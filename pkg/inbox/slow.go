@@ -60,6 +60,7 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	expire := time.AfterFunc(in.cfg.Claim, stop)
 	sctx, span := in.span(hctx, it)
 	var rest Done
+	var broken *db.BrokenError
 	failure := guard(func() (err error) {
 		rest, err = it.handler.slow(sctx, it.delivery(span))
 		return err
@@ -68,12 +69,16 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	expire.Stop() // in time: the claim is kept until the end is written
 	for attempt := 1; ; attempt++ {
 		after, err := in.finish(ctx, it, c, rest, failure)
-		if err == nil {
-			in.attempt(ctx, span)
-			if after != nil {
-				after()
-			}
+		switch {
+		case err == nil && after == nil: // the claim was lost
+			span.finish()
 			return nil
+		case err == nil:
+			in.attempt(ctx, span)
+			after()
+			return nil
+		case errors.As(err, &broken) && attempt > 1: // what is to be written loses its transaction
+			rest, failure = nil, err
 		}
 		if stopped(ctx) && attempt >= finishFor {
 			return err
@@ -92,7 +97,7 @@ func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, fai
 		var claim int64
 		var now string
 		row := tx.QueryRow(ctx, `select claim, state from waiting_key where group_name = $1 and topic = $2 and key = $3
-			and exists (select 1 from waiting_event where seq = $4)`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key, it.seq)
+			and exists (select 1 from waiting_event where seq = $4 and not set_aside)`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key, it.seq)
 		switch err := row.Scan(&claim, &now); {
 		case errors.Is(err, sql.ErrNoRows), err == nil && (claim != c.claim || state(now) != running):
 			in.cfg.Log.WarnContext(ctx, "claim lost", "topic", it.Topic, "key", it.meta.Subject, "event_id", it.meta.ID)

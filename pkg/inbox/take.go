@@ -18,13 +18,14 @@ import (
 const (
 	maxTake          = 500 // records of one transaction
 	conflictAttempts = 10
+	conflictPause    = 5 * time.Millisecond
 )
 
 // Process takes responsibility for a partition's records, in one transaction or a few: the
 // handlers of those that may run now have run, the others wait in the database. After nil
 // their offsets may be committed. An error means that the database could not be reached or
 // ctx has ended; what was taken before it is known, and handing the batch over again is
-// right. Partitions may be processed concurrently.
+// right. Partitions may be processed concurrently, but not one at two places in its order.
 func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
 	items := make([]*item, 0, len(b.Records))
 	for i := range b.Records {
@@ -48,16 +49,27 @@ func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
 }
 
 // take runs one transaction. If it conflicts with others it is run again in halves, down
-// to single events, so that two batches which keep crossing each other come apart.
+// to single events, so that two batches which keep crossing each other come apart. So it is if
+// it was lost, for it may be a handler that has lost it: an event that loses two of its own is
+// at fault, and waits.
 func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error {
+	var broken *db.BrokenError
+	var blamed error
 	for attempt := 1; ; attempt++ {
-		t := &taking{Inbox: in, items: items}
+		t := &taking{Inbox: in, items: items, blamed: blamed, died: map[string]int{}}
 		err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error { return t.run(ctx, tx, b) })
+		if err != nil {
+			in.breaker.undo(t.died)
+		}
+		lost := errors.As(err, &broken)
+		if lost && len(items) == 1 && attempt > 1 {
+			blamed = err
+		}
 		switch {
 		case err == nil:
 			t.report(ctx)
 			return nil
-		case !db.IsConflict(err) || attempt == conflictAttempts:
+		case !db.IsConflict(err) && !lost || ctx.Err() != nil || attempt == conflictAttempts:
 			return fmt.Errorf("take %d records of %s/%d: %w", len(items), b.Topic, b.Partition, err)
 		case len(items) > 1:
 			half := len(items) / 2
@@ -66,19 +78,21 @@ func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error 
 			}
 			return in.take(ctx, b, items[half:])
 		}
-		wait(ctx, time.Duration(attempt)*5*time.Millisecond)
+		wait(ctx, time.Duration(attempt)*conflictPause)
 	}
 }
 
 // taking is one transaction of Process.
 type taking struct {
 	*Inbox
-	items []*item
+	items  []*item
+	blamed error // the only item's, which is not run then
 
 	fresh   []*item         // those this transaction is the first to see
 	found   map[string]bool // keys with a queue before this transaction
 	waiting map[string]bool // keys with a queue, as the transaction goes on
 	queue   []queued        // what goes into the queues
+	died    map[string]int  // dead letters that were counted, by type
 	spans   spans
 }
 
@@ -147,7 +161,7 @@ func (t *taking) raise(ctx context.Context, tx *db.Tx, b *event.Batch, seen []*i
 	slices.SortFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
 	_, err := t.insert(ctx, tx, b, sorted, `on conflict (group_name, identity) do update
 		set topic_id = excluded.topic_id, part = excluded.part, position = excluded.position
-		where inbox.topic_id <> excluded.topic_id or inbox.position < excluded.position returning identity`)
+		where inbox.topic_id <> excluded.topic_id or inbox.part <> excluded.part or inbox.position < excluded.position returning identity`)
 	return err
 }
 
@@ -219,6 +233,8 @@ func (t *taking) runnable(it *item) bool {
 	switch {
 	case it.err != nil:
 		t.fail(it, it.err)
+	case t.blamed != nil:
+		t.fail(it, t.blamed)
 	case t.waiting[it.key()]:
 		t.park(queued{item: it, behind: true})
 	case it.handler.slow != nil:
@@ -247,7 +263,11 @@ func (t *taking) fail(it *item, err error) {
 		t.park(queued{item: it, behind: true})
 		return
 	}
+	typ := it.meta.Type
 	v := t.judge(it, err)
+	if v.floods() {
+		t.died[typ]++
+	}
 	if v.state == unavailable {
 		t.unreachable(context.Background(), it.meta.Type, &v)
 	}

@@ -15,6 +15,8 @@ const (
 	scoutEvery = 50 * time.Millisecond // how often due keys are looked for
 	probeEvery = time.Second           // how often unavailable keys are looked for
 	finishFor  = 10                    // attempts at finishing a slow effect after the stop
+	leavePause = 4                     // attempts after which a pause is as long as that of an event without a handler
+	probers    = 4                     // probes at a time, of different types: a slow one must not hold up the others
 )
 
 // Run works on what waits, in any replica, until ctx ends; it returns nil when what was in
@@ -30,7 +32,9 @@ func (in *Inbox) Run(ctx context.Context) error {
 		wg.Go(func() { in.repeat(ctx, in.work, in.wake, 0) })
 	}
 	wg.Go(func() { in.repeat(ctx, in.scout, nil, scoutEvery) })
-	wg.Go(func() { in.repeat(ctx, in.probe, nil, scoutEvery) })
+	for range probers {
+		wg.Go(func() { in.repeat(ctx, in.probe, nil, scoutEvery) })
+	}
 	wg.Go(func() { in.repeat(ctx, in.findUnavailable, nil, probeEvery) })
 	wg.Go(func() { in.repeat(ctx, in.clean, nil, in.cfg.Clean) })
 	wg.Wait()
@@ -115,7 +119,22 @@ func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
 // or, if it is a slow one, under a claim after it. probe is the type whose circuit this is a
 // probe of, if it is one.
 func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, args ...any) (worked bool, err error) {
-	var slow *item
+	opened := map[int64]*item{}
+	for {
+		worked, unread, err := in.tryOne(ctx, condition, probe, opened, args...)
+		if unread == nil {
+			return worked, err
+		}
+		// Its schema is not known here. The registry is asked outside the transaction, which
+		// must not hold the key meanwhile.
+		opened[unread.seq] = in.open(ctx, unread.Record)
+	}
+}
+
+// tryOne is runOne, unless the event's schema is not known and it is not in opened: then it has
+// done nothing, and returns the event unread.
+func (in *Inbox) tryOne(ctx context.Context, condition string, probe *string, opened map[int64]*item, args ...any) (worked bool, unread *item, err error) {
+	var it, slow *item
 	var span *processSpan
 	var after func()
 	c := claimed{}
@@ -131,21 +150,27 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 		c.key = db.Bytes(c.key, false) // that of records without a key is empty
 		worked = true
 		in.Wake() // there may be more: let another worker look
-		it, err := in.head(ctx, tx, c.topic, c.key)
-		if it != nil {
-			it.probe = probe
-		}
+		stored, err := in.head(ctx, tx, c.topic, c.key)
 		switch {
 		case err != nil:
 			return err
-		case it == nil:
+		case stored == nil:
 			return in.next(ctx, tx, c.topic, c.key)
+		case opened[stored.seq] == nil && !in.codec.Knows(stored.Value):
+			unread = stored
+			return nil
+		}
+		it = in.reopen(ctx, stored, opened[stored.seq])
+		it.probe = probe
+		switch {
 		case it.err != nil:
 			after, err = in.settle(ctx, tx, it, it.err)
 			return err
-		case it.handler == nil: // nobody here handles its type, which could not be told before
+		case it.handler == nil && stored.meta.Type == "": // nobody handles it, which could not be told before
 			after, err = in.settle(ctx, tx, it, nil)
 			return err
+		case it.handler == nil:
+			return in.leave(ctx, tx, it)
 		case !in.admit(it):
 			return in.shelve(ctx, tx, it)
 		case it.handler.slow != nil:
@@ -156,13 +181,17 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 		after, span, err = in.runFast(ctx, tx, it)
 		return err
 	})
+	var broken *db.BrokenError
 	switch {
 	case db.IsConflict(err):
-		return true, nil // again; nothing has been counted
-	case err != nil || !worked:
-		return false, err
+		wait(ctx, conflictPause)
+		return true, nil, nil // again; nothing has been counted
+	case errors.As(err, &broken) && it != nil:
+		return true, nil, in.blame(ctx, it, c, err)
+	case err != nil || !worked || unread != nil:
+		return false, unread, err
 	case slow != nil:
-		return true, in.runSlow(ctx, slow, c)
+		return true, nil, in.runSlow(ctx, slow, c)
 	}
 	if span != nil {
 		in.attempt(ctx, span)
@@ -170,7 +199,47 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 	if after != nil {
 		after()
 	}
-	return true, nil
+	return true, nil, nil
+}
+
+// leave lets an event wait for another version of the service: it was taken by one that handles
+// its type, which this one does not.
+func (in *Inbox) leave(ctx context.Context, tx *db.Tx, it *item) error {
+	_, err := tx.Exec(ctx, `update waiting_event set error = $2 where seq = $1`, it.seq, "this version of the service has no handler for it: it waits for one that has")
+	if err == nil {
+		_, err = tx.Exec(ctx, `update waiting_key set due = now_micros() + $4 where group_name = $1 and topic = $2 and key = $3`,
+			in.cfg.Group, it.Topic, it.keyBytes(), in.backoff(leavePause).Microseconds())
+	}
+	return err
+}
+
+// blame counts an attempt of an event whose handler has lost its transaction, be it that it
+// took too long: without that it would be the first to be tried again, for ever. If the
+// database is away, this fails too, and nothing is counted.
+func (in *Inbox) blame(ctx context.Context, it *item, c claimed, failure error) error {
+	var after func()
+	err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		var claim int64
+		row := tx.QueryRow(ctx, `select claim from waiting_key where group_name = $1 and topic = $2 and key = $3`+tx.ForUpdate(), in.cfg.Group, c.topic, c.key)
+		err := row.Scan(&claim)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && claim != c.claim {
+			return nil // somebody else has it
+		}
+		if err != nil {
+			return err
+		}
+		head, err := in.head(ctx, tx, c.topic, c.key)
+		if err != nil || head == nil || head.seq != it.seq {
+			return err
+		}
+		again := *it // InTx may run this twice
+		after, err = in.settle(ctx, tx, &again, failure)
+		return err
+	})
+	if err == nil && after != nil {
+		after()
+	}
+	return err
 }
 
 // runFast runs an event in the transaction that removes it.

@@ -1,0 +1,352 @@
+package inbox_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
+	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/pkg/outbox"
+)
+
+// snapping makes connections whose transaction fails every statement once snap is set, until
+// the next one begins.
+type snapping struct {
+	driver.Connector
+	snap *atomic.Bool
+}
+
+func (s snapping) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := s.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &snappingConn{losingConn: losingConn{c.(wholeConn), &atomic.Int64{}}, snap: s.snap}, nil
+}
+
+type snappingConn struct {
+	losingConn
+	snap *atomic.Bool
+	inTx bool
+}
+
+type snappingTx struct {
+	driver.Tx
+	c *snappingConn
+}
+
+func (t snappingTx) Commit() error   { t.c.inTx = false; return t.Tx.Commit() }
+func (t snappingTx) Rollback() error { t.c.inTx = false; return t.Tx.Rollback() }
+
+var errSnapped = errors.New("the connection broke")
+
+func (c *snappingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.snap.Store(false)
+	c.inTx = true
+	tx, err := c.losingConn.BeginTx(ctx, opts)
+	return snappingTx{tx, c}, err
+}
+
+func (c *snappingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.inTx && c.snap.Load() {
+		return nil, errSnapped
+	}
+	return c.losingConn.ExecContext(ctx, query, args)
+}
+
+func (c *snappingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.inTx && c.snap.Load() {
+		return nil, errSnapped
+	}
+	return c.losingConn.QueryContext(ctx, query, args)
+}
+
+// A handler that loses its transaction, by taking longer than the database lets it, must not
+// hold up its partition, nor be tried before all others for ever.
+func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
+	t.Parallel()
+	var snap atomic.Bool
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: func(c driver.Connector) driver.Connector { return snapping{c, &snap} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
+		t.Fatal(err)
+	}
+	r := newRigOn(t, d, inbox.Config{Attempts: 4, Workers: 1})
+	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
+		if e.Data.Agg == "bad" {
+			snap.Store(true)
+		}
+		return r.onStep(ctx, tx, e)
+	})
+	r.steps("good", 1, 3)
+	r.steps("bad", 1, 2)
+	r.steps("other", 1, 3)
+	r.poll(0)
+	if n := len(r.done()); n != 6 {
+		t.Errorf("%d effects of the others, want 6", n)
+	}
+	if diff := cmp.Diff(map[string]string{"bad": "retrying"}, r.states()); diff != "" {
+		t.Error(diff)
+	}
+	// The workers' only connection is broken by it in the middle, and no others run meanwhile.
+	r.run()
+	r.until("it is a dead letter", func() bool { return r.states()["bad"] == "dead" })
+	if n := r.count(`select max(attempts) from waiting_event`); n != 4 {
+		t.Errorf("%d attempts, want 4", n)
+	}
+}
+
+func TestHandle_that_ignores_an_error_of_SQL_is_a_failure_of_its_event(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{})
+	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
+		if e.Data.Agg == "bad" {
+			_, _ = tx.Exec(ctx, `insert into nowhere (key) values ('x')`)
+			return nil
+		}
+		return r.onStep(ctx, tx, e)
+	})
+	r.steps("good", 1, 3)
+	r.steps("bad", 1, 1)
+	r.steps("other", 1, 3)
+	r.poll(0)
+	if n := len(r.done()); n != 6 {
+		t.Errorf("%d effects of the others, want 6", n)
+	}
+	if _, waits := r.states()["bad"]; waits != dbtest.Postgres() {
+		t.Errorf("it waits: %v, want that only on PostgreSQL, which refuses what follows", waits)
+	}
+}
+
+// In a rolling upgrade the newer version may let an event wait that the older one knows nothing
+// of; the older one's workers must leave it alone.
+func TestRun_leaves_alone_what_only_a_newer_version_handles(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, outbox.Migrations, inbox.Migrations, tables)
+	newer := newRigOn(t, d, inbox.Config{MaxBackoff: time.Millisecond}).handlers()
+	newer.setFail("a1", errOops)
+	newer.write(jump{"a", 1}, 1)
+	newer.poll(0)
+	older := newRigOn(t, d, inbox.Config{})
+	inbox.Handle(older.Inbox, older.onStep)
+	stop := older.run()
+	older.until("the older version has looked at it", func() bool {
+		return older.count(`select count(*) from waiting_event where error like '%no handler%'`) == 1
+	})
+	stop()
+	newer.setFail("a1", nil)
+	newer.run()
+	newer.until("the newer version has done it", func() bool { return len(newer.done()) == 1 })
+}
+
+func TestRedrive_of_a_letter_that_was_set_aside_happens_once(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{})
+	var mended atomic.Bool
+	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
+		if !mended.Load() {
+			return inbox.Permanent(errOops)
+		}
+		return r.onStep(ctx, tx, e)
+	}, inbox.SkipDead)
+	const keys = 15
+	for i := range keys {
+		r.steps(fmt.Sprint("k", i, "-"), 1, 1)
+	}
+	r.poll(0)
+	mended.Store(true)
+	d := desk{r, r.Routes()}
+	for _, letter := range d.list("?state=set%20aside") {
+		var all sync.WaitGroup
+		var done atomic.Int64
+		for range 4 {
+			all.Go(func() {
+				switch status, answer := d.call("POST", "/admin/waiting/"+id(letter)+"/redrive", ""); status {
+				case http.StatusOK:
+					done.Add(1)
+				case http.StatusNotFound:
+				default:
+					t.Errorf("redrive: %d %v", status, answer)
+				}
+			})
+		}
+		all.Wait()
+		if done.Load() != 1 {
+			t.Errorf("%d of 4 redrives of one letter were done, want one", done.Load())
+		}
+	}
+	r.run()
+	r.until("nothing waits", func() bool { return r.count(`select count(*) from waiting_event`) == 0 })
+	if n := len(r.done()); n != keys {
+		t.Errorf("%d effects, want %d", n, keys)
+	}
+}
+
+func TestRedrive_of_a_record_with_a_key_too_long_is_refused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	d := desk{r, r.Routes()}
+	r.raw(event.Record{Key: []byte(strings.Repeat("k", 5000)), Value: []byte("x")})
+	r.poll(0)
+	if status, answer := d.call("POST", "/admin/waiting/"+id(d.list("")[0])+"/redrive", ""); status != http.StatusConflict {
+		t.Errorf("redrive: %d %v, want 409", status, answer)
+	}
+}
+
+// An owner whose claim was taken over comes back when the event is a letter set aside by now, and
+// its key runs anew under a claim of the same number.
+func TestHandleSlow_end_of_a_lost_claim_leaves_a_letter_alone(t *testing.T) {
+	t.Parallel()
+	lost := lostClaim("a-1")
+	r := newRig(t, inbox.Config{Workers: 4, Claim: 600 * time.Millisecond, Attempts: 1, Log: slog.New(lost)})
+	var first, second atomic.Int64
+	hold, hold2 := make(chan struct{}), make(chan struct{})
+	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
+		switch {
+		case e.Data.N == 1 && first.Add(1) == 1:
+			<-hold // longer than its claim
+			return nil, nil
+		case e.Data.N == 1:
+			return nil, errOops
+		}
+		if second.Add(1) == 1 {
+			<-hold2
+		}
+		return nil, nil
+	}, inbox.SkipDead)
+	r.steps("a", 1, 1)
+	r.run()
+	r.poll(0)
+	r.until("it is set aside", func() bool {
+		return r.count(`select count(*) from waiting_event where set_aside`) == 1 && len(r.states()) == 0
+	})
+	r.steps("a", 2, 2)
+	r.poll(1)
+	r.until("the second event runs", func() bool { return second.Load() == 1 })
+	close(hold)
+	r.until("the first owner has ended", func() bool {
+		select {
+		case <-lost.seen:
+			return true
+		default:
+			return r.count(`select count(*) from waiting_event where set_aside`) == 0
+		}
+	})
+	close(hold2)
+	r.until("the second event is done", func() bool { return len(r.states()) == 0 })
+	if n := r.count(`select count(*) from waiting_event where set_aside`); n != 1 {
+		t.Errorf("%d letters are set aside, want one still", n)
+	}
+}
+
+func TestFlood_is_not_made_of_unknown_schemas(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	const unknown = 30
+	for i := range unknown {
+		value := binary.BigEndian.AppendUint32([]byte{0}, uint32(1000+i))
+		r.raw(event.Record{Key: []byte(fmt.Sprint("u", i)), Value: append(value, 2)})
+	}
+	r.poll(0)
+	if dead := r.waiting("dead"); dead != unknown {
+		t.Errorf("%d are dead and %d unavailable, want all %d dead: no service can mend them", dead, r.waiting("unavailable"), unknown)
+	}
+}
+
+func TestFlood_counts_what_was_committed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	for i := range 15 {
+		key := fmt.Sprint("bad", i, "-")
+		r.setFail(key+"1", inbox.Permanent(errOops))
+		r.steps(key, 1, 1)
+	}
+	r.steps("good", 1, 1) // the batch has run up to here when it fails, and is run again
+	r.setFail("last1", errOops)
+	r.steps("last", 1, 1)
+	r.poll(0)
+	if dead := r.waiting("dead"); dead != 15 {
+		t.Errorf("%d are dead, want 15", dead)
+	}
+}
+
+func TestFlood_goes_on_over_restarts(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, outbox.Migrations, inbox.Migrations, tables)
+	dead := 0
+	for start := range 3 {
+		r := newRigOn(t, d, inbox.Config{})
+		var tried atomic.Int64
+		inbox.Handle(r.Inbox, func(context.Context, *db.Tx, event.Event[step]) error { tried.Add(1); return inbox.Permanent(errOops) })
+		if start == 0 {
+			for n := range 100 {
+				r.steps(fmt.Sprintf("k%d", n), 1, 1)
+			}
+			r.poll(0)
+			dead = r.waiting("dead")
+		}
+		tried.Store(0)
+		stop := r.run()
+		r.until("it has probed", func() bool { return tried.Load() >= 3 })
+		stop()
+	}
+	r := newRigOn(t, d, inbox.Config{})
+	if now := r.waiting("dead"); dead == 0 || now != dead {
+		t.Errorf("%d dead letters after the first flood, %d after two restarts", dead, now)
+	}
+}
+
+// The registry may take long, and on SQLite a schema cannot be kept inside a transaction.
+func TestRun_asks_the_registry_outside_of_transactions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	schemaID, err := embedded.SchemaID(otherSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.raw(event.Record{Key: []byte("k"), Value: append(binary.BigEndian.AppendUint32([]byte{0}, uint32(schemaID)), 2)})
+	r.registryDown.Store(true)
+	r.poll(0)
+	r.registryDown.Store(false)
+	r.run()
+	r.until("it is done", func() bool { return len(r.states()) == 0 })
+	if n := r.count(`select count(*) from kept_schema where id = $1`, schemaID); n != 1 {
+		t.Errorf("%d schemas are kept, want the one", n)
+	}
+}
+
+// The partition count was raised, or somebody else's producer puts keys elsewhere: the row stands
+// for the last sight.
+func TestProcess_row_of_an_event_moves_with_its_twin_in_another_partition(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.steps("filler", 1, 3)
+	r.steps("a", 1, 1)
+	r.poll(0)
+	twin := r.log[3]
+	twin.Partition, twin.Offset = 1, 0
+	if err := r.Process(t.Context(), event.Batch{Topic: "steps", TopicID: [16]byte{9}, Partition: 1, Records: []event.Record{twin}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.count(`select count(*) from inbox where part = 1 and position = 0`); n != 1 || len(r.done()) != 4 {
+		t.Errorf("%d rows in the other partition, %d effects; want 1 and 4", n, len(r.done()))
+	}
+}
