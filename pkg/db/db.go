@@ -66,6 +66,7 @@ func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = 5 * time.Second
 	}
+	conf.DialFunc = dialer.DialContext
 	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf)))
 	pool.SetMaxOpenConns(postgresConns)
 	pool.SetMaxIdleConns(postgresConns)

@@ -216,6 +216,20 @@ func IsConflict(err error) bool {
 	return false
 }
 
+// IsTrouble reports whether a statement failed because of the server's state, not because of
+// what it was asked: out of a resource, stopped by an operator or a timeout, read-only.
+func IsTrouble(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return false
+	}
+	switch pg.Code[:2] { // the classes of PostgreSQL's appendix A
+	case "08", "53", "57", "58", "XX":
+		return true
+	}
+	return pg.Code == "25006"
+}
+
 // IsDuplicate reports whether a statement broke a unique constraint.
 func IsDuplicate(err error) bool {
 	var pg *pgconn.PgError

@@ -3,6 +3,7 @@ package db
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"embed"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/pressly/goose/v3"
 )
@@ -94,15 +97,21 @@ func (d *DB) base(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	statements := []string{`select pg_advisory_lock(hashtext('keyline migrate'))`}
+	// A process that is stopped while it holds the lock must not keep the others from starting.
+	statements := []string{`set idle_session_timeout = '30s'`, `select pg_advisory_lock(hashtext('keyline migrate'))`}
 	if d.schema != "" {
 		statements = append(statements, `create schema if not exists `+d.schema)
 	}
 	// stable, not volatile: an index on a time can be searched with it.
 	statements = append(statements, `create or replace function now_micros() returns bigint language sql stable
 		as 'select (extract(epoch from statement_timestamp()) * 1000000)::bigint'`)
+	ended := keepAlive(ctx, conn)
 	unlock = func() {
+		ended()
 		_, err := conn.ExecContext(context.WithoutCancel(ctx), `select pg_advisory_unlock_all()`)
+		if err == nil {
+			_, err = conn.ExecContext(context.WithoutCancel(ctx), `reset idle_session_timeout`)
+		}
 		if err != nil { // the lock must not outlive this call in the pool
 			_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 		}
@@ -115,6 +124,25 @@ func (d *DB) base(ctx context.Context) (unlock func(), err error) {
 		}
 	}
 	return unlock, nil
+}
+
+// keepAlive uses a connection now and then until stop is called.
+func keepAlive(ctx context.Context, conn *sql.Conn) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_, _ = conn.ExecContext(context.WithoutCancel(ctx), `select 1`)
+			}
+		}
+	})
+	return func() { cancel(); wait.Wait() }
 }
 
 // dialectFS puts one database's words into the text of the files.

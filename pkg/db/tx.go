@@ -33,6 +33,7 @@ type Deferred interface {
 const (
 	conflictAttempts = 5
 	beginAttempts    = 10
+	txTimeout        = time.Minute // a transaction that lasts longer hangs, and holds others up
 )
 
 // InTx runs fn in a transaction and commits it; when fn fails or panics, nothing of it is
@@ -54,8 +55,11 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 	}
 }
 
-// Once is [DB.InTx] without the repetition.
+// Once is [DB.InTx] without the repetition. fn's context ends after a minute, and what the
+// transaction has done by then is undone.
 func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, txTimeout)
+	defer cancel()
 	raw, err := d.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)

@@ -154,9 +154,9 @@ func (b *breaker) close(typ string) {
 }
 
 // found opens the circuit of a type whose events wait in the database, because of another
-// process or an earlier one; its probe is due at once. Should it be a flood, it goes on: each
-// start of a service that is at fault would make some more dead letters otherwise.
-func (b *breaker) found(typ string, now time.Time) {
+// process or an earlier one; its probe is due at once. At a start it may be a flood, which goes
+// on then: each start of a service at fault would make some more dead letters otherwise.
+func (b *breaker) found(typ string, start bool, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open[typ] == nil {
@@ -164,7 +164,9 @@ func (b *breaker) found(typ string, now time.Time) {
 		if b.dead == nil {
 			b.dead = map[string]int{}
 		}
-		b.dead[typ] = floodAfter
+		if start {
+			b.dead[typ] = floodAfter
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/codec"
+	"example.com/keyline/pkg/db"
 )
 
 // Permanent marks an error that trying again cannot mend: the event is a dead letter at
@@ -84,7 +85,7 @@ func (in *Inbox) weigh(it *item, err error, deaths int) verdict {
 		v.state, v.reason = dead, reasonUnknownSchema
 	case errors.As(err, &perm), errors.Is(err, codec.ErrIncompatible):
 		v.state, v.reason = dead, reasonPermanent
-	case errors.As(err, &away), errors.Is(err, codec.ErrUnavailable):
+	case errors.As(err, &away), errors.Is(err, codec.ErrUnavailable), db.IsTrouble(err):
 		v.state, v.counts = unavailable, false
 	case it.attempts+1 >= in.cfg.Attempts:
 		v.state, v.reason = dead, reasonExhausted

@@ -63,6 +63,7 @@ type Inbox struct {
 	wake     chan struct{}
 	breaker  breaker
 	metrics  *metrics
+	looked   bool // for what an earlier process has left unavailable; only findUnavailable's
 
 	mu       sync.Mutex
 	progress map[source]progress // for the clean-up

@@ -46,6 +46,10 @@ var (
 	errLongKey = fmt.Errorf("%w: the record's key is longer than %d bytes", codec.ErrUndecodable, maxKey)
 )
 
+// errOtherKey is of an event under another aggregate's key: nothing would keep it in order with
+// the events of its own.
+var errOtherKey = Permanent(errors.New("the record's key is not the event's"))
+
 // maxKey bounds a key in bytes: the tables of waiting have it in their indexes, which take
 // 2,704 bytes on PostgreSQL.
 const maxKey = 1024
@@ -70,8 +74,11 @@ func (in *Inbox) open(ctx context.Context, r *event.Record) *item {
 		return it
 	}
 	it.data, it.err = it.handler.decode(ctx, r.Value)
-	if errors.Is(it.err, codec.ErrUndecodable) {
+	switch p, ok := it.data.(event.Payload); {
+	case errors.Is(it.err, codec.ErrUndecodable):
 		it.identity = event.PositionIdentity(r)
+	case it.err == nil && ok && p.Key() != string(r.Key):
+		it.err = errOtherKey
 	}
 	return it
 }

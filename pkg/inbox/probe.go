@@ -96,7 +96,8 @@ func (in *Inbox) findUnavailable(ctx context.Context) (more bool, err error) {
 	rows, err := in.db.Query(ctx, `select distinct type from waiting_key where group_name = $1 and state = 'unavailable'`, in.cfg.Group)
 	types, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
 	for _, typ := range types {
-		in.breaker.found(typ, time.Now())
+		in.breaker.found(typ, !in.looked, time.Now())
 	}
+	in.looked = in.looked || err == nil
 	return false, err
 }

@@ -100,14 +100,11 @@ func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) error {
 	if err := in.takeAway(ctx, tx, it.seq); err != nil {
 		return err
 	}
-	var waits int
-	err := tx.QueryRow(ctx, `select count(*) from waiting_key where group_name = $1 and topic = $2 and key = $3`, in.cfg.Group, it.Topic, it.keyBytes()).Scan(&waits)
-	if err != nil {
-		return fmt.Errorf("redrive: %w", err)
-	}
 	it.attempts, it.reason = 0, ""
 	it.redrives++
-	return in.enqueue(ctx, tx, []queued{{item: it, state: retrying, behind: waits > 0}})
+	// Whether the key waits is not looked at: its row is made, or locked as it is. One that was
+	// only seen may be gone by now.
+	return in.enqueue(ctx, tx, []queued{{item: it, state: retrying}})
 }
 
 // drop removes an event for good; the log keeps who it was and why.

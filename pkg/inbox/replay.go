@@ -64,7 +64,7 @@ func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool
 
 // requeueAll takes its locks in everybody's order: inbox rows, then keys.
 func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) error {
-	t := &taking{Inbox: in, items: items, fresh: items}
+	t := &taking{Inbox: in, items: items}
 	if err := t.claim(ctx, tx, b); err != nil {
 		return err
 	}

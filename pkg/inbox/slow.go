@@ -109,8 +109,8 @@ func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, fai
 		result := failure
 		if result == nil && done != nil {
 			result = tx.Savepoint(ctx, func() error { return guard(func() error { return done(ctx, tx) }) })
-			if in.lost(ctx, result) {
-				return result
+			if in.lost(ctx, result) || db.IsTrouble(result) {
+				return result // the effect has happened: only its end is tried again
 			}
 		}
 		it := *it // a repetition must not count the attempt twice

@@ -61,7 +61,7 @@ func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error 
 		if err != nil {
 			in.breaker.undo(t.died)
 		}
-		lost := errors.As(err, &broken)
+		lost := errors.As(err, &broken) || errors.Is(err, context.DeadlineExceeded)
 		if lost && len(items) == 1 && attempt > 1 {
 			blamed = err
 		}
