@@ -217,7 +217,9 @@ func TestMailer_failures(t *testing.T) {
 			sent++
 			order := fmt.Sprint("o-", sent+1)
 			r.take(placed(order, "bob@customer.example"), confirmed(order))
-			eventtest.Until(t, "the other mail is sent", func() bool { return len(box.Messages()) >= min(sent, 100) && r.Count(`select count(*) from waiting_event`) <= 1 })
+			eventtest.Until(t, "the other mail is sent", func() bool {
+				return len(box.Messages()) >= min(sent, 100) && r.Count(`select count(*) from waiting_event`) <= 1
+			})
 			return r.Count(`select count(*) from waiting_event where reason = 'exhausted'`) == 1
 		})
 		r.untilWaits("o-1", "dead after 4")
