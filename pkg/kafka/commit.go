@@ -64,9 +64,14 @@ func retriable(err error) bool {
 }
 
 // commit sends one commit and waits for its answer; ctx and the commit timeout bound it.
-// Offsets of a partition only ever rise: done does, commitMu keeps two commits from passing
-// each other, and one that reaches the broker after the group has gone on carries an old
+// Offsets of a partition only ever rise: done does, commitMu keeps two commits from being sent
+// at a time, and one that reaches the broker after the group has gone on carries an old
 // generation, which the broker refuses.
+//
+// One that was sent and is not waited for any more is still on its way. The client keeps its
+// connection, and the next one follows on the same, so that it cannot be overtaken. If nothing
+// is answered for answerTimeout, the client takes another connection; but by then the broker,
+// which has heard nothing on the old one, heartbeats neither, has ended the member's session.
 func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	c.commitMu.Lock()
 	defer c.commitMu.Unlock()

@@ -27,6 +27,11 @@ const (
 	handTimeout          = 10 * time.Second
 	commitTimeout        = 5 * time.Second
 	leaveTimeout         = 5 * time.Second
+
+	// A connection is given up after so long without an answer. It outlasts the session, so
+	// that a commit which is stuck on it belongs to a member that is no more (commit.go). A
+	// static member's session is longer: that would keep a dead broker from being noticed.
+	answerTimeout = sessionTimeout + 2*time.Second
 )
 
 // Sizes of what a member fetches ahead. With those of a partition's queue (partition.go) they
@@ -123,6 +128,7 @@ func (c *Consumer) groupOpts() []kgo.Opt {
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatEvery),
 		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.RequestTimeoutOverhead(answerTimeout),
 		kgo.DisableAutoCommit(),
 		// No partition is revoked between a poll and the hand-over of its records. Else one
 		// that left and came back in between would be handed records of its earlier life,
