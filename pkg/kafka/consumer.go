@@ -172,10 +172,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return errors.Join(err, stopMetrics())
 }
 
-// session is one membership, with a client of its own, until ctx ends or somebody asks for
+// session is one membership, with a client of its own, until run ends or somebody asks for
 // another one. When it returns, nothing of it runs any more.
-func (c *Consumer) session(ctx context.Context) error {
-	ctx, end := context.WithCancel(ctx)
+func (c *Consumer) session(run context.Context) error {
+	ctx, end := context.WithCancel(run)
 	defer end()
 	c.taking = ctx
 	life, abandon := context.WithCancel(c.work)
@@ -203,6 +203,10 @@ func (c *Consumer) session(ctx context.Context) error {
 	}
 
 	err = c.giveUp(cl, c.owned())
+	if err != nil && run.Err() == nil { // what was not committed is for the next session to read
+		c.cfg.Log.Error("commit before a rejoin failed, records will be read again", "group", c.cfg.Group, "error", err)
+		err = nil
+	}
 	c.leave(cl, abandon)
 	cancel()
 	c.tasks.Wait()

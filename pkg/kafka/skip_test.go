@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/kafka"
 )
@@ -73,6 +76,28 @@ func TestConsumer_Skip(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec.waitFor(t, 2)
+	})
+
+	t.Run("does not end the consumer if commits are refused meanwhile", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, other, group := newTopic(t, addrs, 1), newTopic(t, addrs, 1), unique(t, "group")
+		bomb(t, addrs, topic)
+		publish(t, addrs, numbered(topic, 0, 1, "behind")...)
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic, other)
+		p := stopped(t, c, topic, "batch_too_large")
+		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Topic: other, Err: kerr.UnknownServerError, Count: -1})
+		publish(t, addrs, numbered(other, 0, 10, "k")...)
+		rec.waitFor(t, 10)
+		if err := c.Skip(t.Context(), topic, 0, p.Position, *p.SkipTo); err != nil {
+			t.Fatal(err)
+		}
+		book.wait(t, "level=ERROR", "commit before a rejoin failed", "UNKNOWN_SERVER_ERROR")
+		refused.Remove()
+		rec.waitFor(t, 11)
+		eventually(t, "the commits", func() bool { return committed(t, addrs, group, topic)[0] == 2 && committed(t, addrs, group, other)[0] == 10 })
 	})
 
 	t.Run("goes on where retention has left the log", func(t *testing.T) {
