@@ -126,7 +126,7 @@ func (c *Consumer) settle(offsets map[string]map[int32]kgo.EpochOffset, req *kms
 func (p *partition) uncommitted() (kgo.EpochOffset, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.done, p.done.Offset > p.committed
+	return p.done, p.done.Offset > p.committed && !p.aside
 }
 
 func (p *partition) settled(offset int64) {

@@ -55,6 +55,7 @@ type partition struct {
 
 	done      kgo.EpochOffset // behind the last record that Process has finished
 	committed int64
+	aside     bool      // an operator decides where it goes on: it commits nothing of its own
 	moved     time.Time // when done last changed
 	oldest    time.Time // of the records in memory, zero if there is none
 }

@@ -25,7 +25,7 @@ type Partition struct {
 	LogEnd    int64  `json:"log_end"`
 	Stopped   string `json:"stopped,omitempty"` // why it is not read
 	Error     string `json:"error,omitempty"`
-	SkipTo    *int64 `json:"skip_to,omitempty"` // where a stopped partition can go on, if that can be told
+	SkipTo    *int64 `json:"skip_to,omitempty"` // the lowest offset at which a stopped partition can go on, if that can be told
 }
 
 // recreated is the fault of a topic that was deleted and made again.
@@ -82,19 +82,15 @@ func (p *partition) bounds(ctx context.Context) (start, end int64) {
 	return start, end
 }
 
-// skipTo is the lowest offset at which reading can go on.
+// skipTo is the lowest offset at which reading can go on, so that nothing is left out but what
+// cannot be read. Where the log is another one than was read, that is its start: what is still
+// known of it does nothing twice.
 func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
-	to := int64(-1)
-	var loss *kgo.ErrDataLoss
-	switch {
-	case errors.As(f.err, &loss):
-		to = loss.ResetTo
-	case f.reason == "batch_too_large":
+	to := s.LogStart
+	if loss, ok := errors.AsType[*kgo.ErrDataLoss](f.err); ok {
+		to = max(loss.ResetTo, s.LogStart) // what lies before is as it was read
+	} else if f.reason == "batch_too_large" && s.Position >= s.LogStart {
 		to = p.behindBatch(ctx, s.Position)
-	case s.LogStart > s.Position, f.reason == "offset_backwards", f.reason == recreated:
-		to = s.LogStart
-	default: // the position lies behind the end
-		to = s.LogEnd
 	}
 	if to < 0 {
 		return nil
@@ -130,39 +126,55 @@ func (p *partition) behindBatch(ctx context.Context, offset int64) int64 {
 	return int64(binary.BigEndian.Uint64(head)) + int64(binary.BigEndian.Uint32(head[23:])) + 1
 }
 
-// Skip lets a stopped partition go on at another offset: it commits that offset for the group
-// and joins the group anew, which the other partitions of this member wait for. from must be
-// the partition's position, so that nothing else is skipped than what somebody has looked at.
-// Errors that wrap [ErrNotSkipped] say why it must not be; after any other the outcome is not
-// known, and asking again is right.
+// Skip lets a stopped partition go on at another offset within its log: it commits that offset
+// for the group and joins the group anew, which the other partitions of this member wait for.
+// What lies before it is not read; the log names that range. [Partition] tells the position,
+// which from must be, so that nobody skips what has changed since they looked, and the lowest
+// offset to go on at. Errors that wrap [ErrNotSkipped] say why it must not be; after any other
+// the outcome is not known, and asking again is right.
 func (c *Consumer) Skip(ctx context.Context, topic string, id int32, from, to int64) error {
 	p, cl := c.partition(topic, id), c.client.Load()
 	if p == nil || cl == nil {
 		return fmt.Errorf("%w: this member does not have %s/%d", ErrNotSkipped, topic, id)
 	}
 	s := p.status(ctx)
-	if s.SkipTo == nil || from != s.Position || to < 0 {
+	switch {
+	case s.SkipTo == nil || from != s.Position:
 		return fmt.Errorf("%w: %s/%d stands at %d and is stopped by %q; from must be that, and there must be a place to go on", ErrNotSkipped, topic, id, s.Position, s.Stopped)
+	case s.LogStart < 0 || s.LogEnd < 0:
+		return fmt.Errorf("skip %s/%d: the brokers do not tell where its log begins and ends", topic, id)
+	case to < s.LogStart || to > s.LogEnd:
+		return fmt.Errorf("%w: the log of %s/%d reaches from %d to %d, which %d is not within", ErrNotSkipped, topic, id, s.LogStart, s.LogEnd, to)
+	case s.Stopped == recreated && to != *s.SkipTo:
+		return fmt.Errorf("%w: %s/%d was made anew and is read from its start, %d", ErrNotSkipped, topic, id, *s.SkipTo)
 	}
 	c.commitMu.Lock()
 	defer c.commitMu.Unlock()
-	if !p.setAside(to) {
+	if !p.setAside() {
 		return fmt.Errorf("%w: records before it are still being worked on, or the partition has just gone", ErrNotSkipped)
+	}
+	attrs := []any{"reason", s.Stopped, "position", from, "go_on_at", to}
+	if first := min(from, *s.SkipTo); first < to {
+		attrs = append(attrs, "skipped_from", first, "skipped_to", to-1)
 	}
 	// A topic that was deleted has taken its offsets along: the new one begins at its start.
 	if s.Stopped != recreated {
 		if err := c.commitFor(ctx, cl, topic, id, to); err != nil {
+			p.takeBack()
+			p.log.Warn("skipping by an operator failed, or is not known to be done", append(attrs, "error", err)...)
 			return fmt.Errorf("skip %s/%d: %w", topic, id, err)
 		}
+		p.setCommitted(to)
 	}
-	p.log.Warn("records skipped by an operator", "reason", s.Stopped, "skipped_from", from, "go_on_at", to)
+	p.log.Warn("records skipped by an operator", attrs...)
 	signal(c.rejoin)
 	return nil
 }
 
-// commitFor commits one partition's offset whatever has been done of it.
+// commitFor commits one partition's offset whatever has been done of it. It does not end with
+// ctx: that the operator has gone does not tell how far the commit got.
 func (c *Consumer) commitFor(ctx context.Context, cl *kgo.Client, topic string, id int32, to int64) (failed error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timing.commit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timing.commit)
 	defer cancel()
 	offsets := map[string]map[int32]kgo.EpochOffset{topic: {id: {Epoch: -1, Offset: to}}}
 	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
@@ -175,12 +187,26 @@ func (c *Consumer) commitFor(ctx context.Context, cl *kgo.Client, topic string, 
 
 // setAside keeps a stopped partition's own commits from following one by an operator; false
 // if it is not at rest.
-func (p *partition) setAside(to int64) bool {
+func (p *partition) setAside() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fault.reason == "" || len(p.queue) > 0 || p.done.Offset != p.next {
 		return false
 	}
-	p.committed = max(p.done.Offset, to)
+	p.aside = true
 	return true
+}
+
+// takeBack undoes setAside.
+func (p *partition) takeBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.aside = false
+}
+
+// setCommitted notes the offset that an operator has committed.
+func (p *partition) setCommitted(offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.committed = offset
 }

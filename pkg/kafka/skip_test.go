@@ -2,9 +2,12 @@ package kafka_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -47,6 +50,7 @@ func TestConsumer_Skip(t *testing.T) {
 			"from elsewhere":                  c.Skip(t.Context(), topic, 0, 2, 4),
 			"a partition that is well":        c.Skip(t.Context(), other, 0, 0, 1),
 			"a partition that is not its own": c.Skip(t.Context(), topic, 7, 3, 4),
+			"more than there is":              c.Skip(t.Context(), topic, 0, 3, 15),
 		} {
 			if !errors.Is(err, kafka.ErrNotSkipped) {
 				t.Errorf("Skip of %s = %v, want ErrNotSkipped", name, err)
@@ -56,7 +60,7 @@ func TestConsumer_Skip(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec.waitFor(t, 13)
-		book.wait(t, "level=WARN", "records skipped by an operator", topic, "skipped_from=3 go_on_at=4")
+		book.wait(t, "level=WARN", "records skipped by an operator", topic, "position=3 go_on_at=4 skipped_from=3 skipped_to=3")
 		publish(t, addrs, numbered(other, 0, 5, "k")...)
 		rec.waitFor(t, 18)
 		rec.inOrder(t)
@@ -78,6 +82,69 @@ func TestConsumer_Skip(t *testing.T) {
 		rec.waitFor(t, 2)
 	})
 
+	t.Run("reads the whole log where the position lies behind its end", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		if err := cluster.DeleteRecords(topic, 0, 2); err != nil {
+			t.Fatal(err)
+		}
+		at := kadm.Offsets{}
+		at.AddOffset(topic, 0, 50, -1)
+		if err := admin(t, addrs).CommitAllOffsets(t.Context(), group, at); err != nil {
+			t.Fatal(err)
+		}
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
+		p := stopped(t, c, topic, "offset_out_of_range")
+		if p.Position != 50 || *p.SkipTo != 2 {
+			t.Fatalf("stopped at %d, to go on at %d; want 50 and 2", p.Position, *p.SkipTo)
+		}
+		for _, to := range []int64{1, 11} {
+			err := c.Skip(t.Context(), topic, 0, 50, to)
+			if !errors.Is(err, kafka.ErrNotSkipped) || !strings.Contains(err.Error(), fmt.Sprintf("from 2 to 10, which %d is not", to)) {
+				t.Errorf("Skip to %d: got %v, want ErrNotSkipped and where the log reaches to", to, err)
+			}
+		}
+		if err := c.Skip(t.Context(), topic, 0, 50, *p.SkipTo); err != nil {
+			t.Fatal(err)
+		}
+		rec.waitFor(t, 8)
+		if line := book.wait(t, "records skipped by an operator", "position=50 go_on_at=2"); strings.Contains(line, "skipped_from") {
+			t.Errorf("names a range though nothing was left out: %s", line)
+		}
+		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 10 })
+	})
+
+	t.Run("names what an operator leaves out beyond what is lost, and shows a commit when it is answered", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		bomb(t, addrs, topic)
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
+		stopped(t, c, topic, "batch_too_large")
+		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.UnknownServerError, Count: -1})
+		if err := c.Skip(t.Context(), topic, 0, 0, 6); err == nil || errors.Is(err, kafka.ErrNotSkipped) {
+			t.Errorf("Skip: got %v, want the broker's error", err)
+		}
+		if p := stopped(t, c, topic, "batch_too_large"); p.Committed != -1 {
+			t.Errorf("committed: got %d, want -1: the broker has refused it", p.Committed)
+		}
+		book.wait(t, "level=WARN", "skipping by an operator failed", "go_on_at=6 skipped_from=0 skipped_to=5", "UNKNOWN_SERVER_ERROR")
+		refused.Remove()
+		if err := c.Skip(t.Context(), topic, 0, 0, 6); err != nil {
+			t.Fatal(err)
+		}
+		rec.waitFor(t, 5)
+		book.wait(t, "records skipped by an operator", "position=0 go_on_at=6 skipped_from=0 skipped_to=5")
+		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 11 })
+	})
+
 	t.Run("does not end the consumer if commits are refused meanwhile", func(t *testing.T) {
 		t.Parallel()
 		cluster := fake(t)
@@ -97,7 +164,9 @@ func TestConsumer_Skip(t *testing.T) {
 		book.wait(t, "level=ERROR", "commit before a rejoin failed", "UNKNOWN_SERVER_ERROR")
 		refused.Remove()
 		rec.waitFor(t, 11)
-		eventually(t, "the commits", func() bool { return committed(t, addrs, group, topic)[0] == 2 && committed(t, addrs, group, other)[0] == 10 })
+		eventually(t, "the commits", func() bool {
+			return committed(t, addrs, group, topic)[0] == 2 && committed(t, addrs, group, other)[0] == 10
+		})
 	})
 
 	t.Run("goes on where retention has left the log", func(t *testing.T) {
@@ -147,6 +216,9 @@ func TestConsumer_Skip(t *testing.T) {
 		})
 		publish(t, addrs, numbered(topic, 0, 20, "new")...)
 		p := stopped(t, c, topic, "topic_recreated")
+		if err := c.Skip(t.Context(), topic, 0, p.Position, *p.SkipTo+1); !errors.Is(err, kafka.ErrNotSkipped) {
+			t.Errorf("Skip behind the start = %v, want ErrNotSkipped", err)
+		}
 		if err := c.Skip(t.Context(), topic, 0, p.Position, *p.SkipTo); err != nil {
 			t.Fatal(err)
 		}
