@@ -75,10 +75,11 @@ type Consumer struct {
 	taking context.Context      // the session's: when it ends, no further batch is begun
 	work   context.Context      // for Process: Run's without its end
 	tasks  sync.WaitGroup       // what Run waits for
-	saidAt map[string]time.Time // when the poll loop has last logged what
+	saidAt map[string]time.Time // when the poll loop has logged what, of late
 
-	mu         sync.Mutex
-	partitions map[topicPartition]*partition // those that the group has assigned to us
+	mu          sync.Mutex
+	partitions  map[topicPartition]*partition // those that the group has assigned to us
+	lostRecords map[topicPartition][2]int64   // from and up to where losses have been counted
 
 	// commitMu is held while a commit is under way, and taken before a revoke ends: a commit
 	// that began earlier has ended by then, and one that begins later does not find the
@@ -107,7 +108,8 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 	}
 	c := &Consumer{
 		cfg: cfg, topics: slices.Clone(topics), processor: p,
-		partitions: map[topicPartition]*partition{}, commits: make(chan struct{}, 1), commitMu: make(lock, 1), rejoin: make(chan struct{}, 1),
+		partitions: map[topicPartition]*partition{}, lostRecords: map[topicPartition][2]int64{}, saidAt: map[string]time.Time{},
+		commits: make(chan struct{}, 1), commitMu: make(lock, 1), rejoin: make(chan struct{}, 1),
 		timing: timing{handTimeout, commitTimeout, watchEvery, 100 * time.Millisecond, 30 * time.Second},
 	}
 	var err error

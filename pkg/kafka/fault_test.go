@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -89,6 +90,27 @@ func TestConsumer_WrongBroker(t *testing.T) {
 	rec.waitFor(t, 10)
 	if !c.Joined() {
 		t.Error("Joined() = false, want true")
+	}
+}
+
+func TestConsumer_AlternatingErrorsAreLoggedOnceEach(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic := newTopic(t, addrs, 1)
+	var joins atomic.Int32
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		resp := r.ResponseKind().(*kmsg.JoinGroupResponse)
+		resp.ErrorCode = []int16{kerr.GroupAuthorizationFailed.Code, kerr.InvalidGroupID.Code}[joins.Add(1)%2]
+		return resp, nil, true
+	})
+	book := &logbook{}
+	consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group"), Log: book.logger()}, newRecorder(),
+		func(c *kafka.Consumer) { c.SetWatchEvery(time.Hour) }, topic)
+	eventually(t, "five attempts", func() bool { return joins.Load() >= 5 })
+	if got := linesOf(book, "consuming failed"); len(got) != 2 {
+		t.Errorf("got %d lines, want one for each error: %q", len(got), got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -73,9 +74,10 @@ func (c *Consumer) fetchFailed(topic string, id int32, err error) {
 // failedWhole reports an error of the whole group or topic, for which the client backs off
 // and tries again; that can be every second.
 func (c *Consumer) failedWhole(topic string, err error) {
-	what := topic + " " + err.Error()
-	if now := time.Now(); now.Sub(c.saidAt[what]) >= watchEvery {
-		c.saidAt = map[string]time.Time{what: now}
+	what, now := topic+" "+err.Error(), time.Now()
+	maps.DeleteFunc(c.saidAt, func(_ string, at time.Time) bool { return now.Sub(at) >= c.timing.watch })
+	if _, said := c.saidAt[what]; !said {
+		c.saidAt[what] = now
 		c.logger(topic).Error("consuming failed, trying again", "error", err)
 	}
 }
@@ -120,10 +122,23 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 	}
 	if position >= 0 && start > position {
 		attrs = append(attrs, "lost_from", position, "lost_to", start-1)
-		c.metrics.recordsLost(p.topic, p.id, start-position)
+		c.metrics.recordsLost(p.topic, p.id, c.newlyLost(p, position, start))
 	}
 	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step",
 		look)...)
+}
+
+// newlyLost is how many of the records from position to start have not been counted yet: each
+// assignment finds the same ones missing again.
+func (c *Consumer) newlyLost(p *partition, position, start int64) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	where, from := topicPartition{p.topic, p.id}, position
+	if known, ok := c.lostRecords[where]; ok && known[0] == position {
+		from = min(known[1], start)
+	}
+	c.lostRecords[where] = [2]int64{position, start}
+	return start - from
 }
 
 // listed drops the error of a listing: what could not be listed is absent from it.

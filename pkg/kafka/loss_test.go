@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -55,6 +56,41 @@ func TestConsumer_Losses(t *testing.T) {
 				t.Errorf("processed behind the loss: offset %d", b.Records[0].Offset)
 			}
 		}
+	})
+
+	t.Run("what is lost is counted once, however often the partition is assigned", func(t *testing.T) {
+		t.Parallel()
+		cluster := fake(t)
+		addrs := cluster.ListenAddrs()
+		topic, other, group := newTopic(t, addrs, 1), newTopic(t, addrs, 1), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		bomb(t, addrs, other)
+		at := kadm.Offsets{}
+		at.AddOffset(topic, 0, 1, -1)
+		if err := admin(t, addrs).CommitAllOffsets(t.Context(), group, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := cluster.DeleteRecords(topic, 0, 8); err != nil {
+			t.Fatal(err)
+		}
+		m, book := newMetrics(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Meter: m.meter, Log: book.logger()}, newRecorder(), nil, topic, other)
+		lost := func(times int, total float64) {
+			t.Helper()
+			eventually(t, "the report of the loss", func() bool { return len(linesOf(book, "lost_from=1 ")) == times })
+			if got := m.value(t, "consumer_records_lost", "topic", topic); got != total {
+				t.Errorf("consumer_records_lost: got %v, want %v", got, total)
+			}
+		}
+		lost(1, 7)
+		if err := cluster.DeleteRecords(topic, 0, 9); err != nil { // one more is lost meanwhile
+			t.Fatal(err)
+		}
+		p := stopped(t, c, other, "batch_too_large")
+		if err := c.Skip(t.Context(), other, 0, p.Position, *p.SkipTo); err != nil {
+			t.Fatal(err)
+		}
+		lost(2, 8)
 	})
 
 	t.Run("a log that was cut below the committed offset stops the partition", func(t *testing.T) {
