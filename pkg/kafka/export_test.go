@@ -32,6 +32,9 @@ func (c *Consumer) SetBackoff(least, most time.Duration) {
 	c.timing.minBackoff, c.timing.maxBackoff = least, most
 }
 
+// SetCloseTimeout bounds the Publish under way at Close.
+func (p *Producer) SetCloseTimeout(d time.Duration) { p.grace = d }
+
 // The bounds of a partition's memory.
 const (
 	QueueRecords = queueRecords

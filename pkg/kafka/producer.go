@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/attribute"
@@ -26,6 +27,9 @@ type Producer struct {
 	sent   metric.Int64Counter
 	client atomic.Pointer[kgo.Client]
 	closed sync.Once
+	ending context.Context // ends the Publish under way, if it holds up Close for too long
+	end    context.CancelFunc
+	grace  time.Duration
 
 	turn  chan struct{} // held by the Publish under way, and with it what follows
 	gate  gate
@@ -36,7 +40,8 @@ type Producer struct {
 // variable at fault. It must be closed.
 func NewProducer(cfg Config) (*Producer, error) {
 	cfg = cfg.withDefaults()
-	p := &Producer{tracer: cfg.Tracer, log: cfg.Log, turn: make(chan struct{}, 1)}
+	p := &Producer{tracer: cfg.Tracer, log: cfg.Log, grace: closeTimeout, turn: make(chan struct{}, 1)}
+	p.ending, p.end = context.WithCancel(context.Background())
 	var err error
 	p.opts, err = cfg.clientOpts(
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -85,6 +90,9 @@ func (p *Producer) Publish(ctx context.Context, records []event.Record) []error 
 	if len(records) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ending, cancel)()
 	w := newWindow(records)
 	select {
 	case p.turn <- struct{}{}:
@@ -133,11 +141,17 @@ func (p *Producer) add(n int64, topic string, more ...attribute.KeyValue) {
 // Ping asks any broker for an answer; an error says that none gave one before ctx ended.
 func (p *Producer) Ping(ctx context.Context) error { return p.client.Load().Ping(ctx) }
 
-// Close waits for the Publish under way and closes the connections. The producer must not be
-// used afterwards.
+// closeTimeout is what a Publish under way has to come to its end.
+const closeTimeout = 5 * time.Second
+
+// Close waits for the Publish under way, ends it as if its ctx had ended if that takes 5 s, and
+// closes the connections. A Publish fails afterwards.
 func (p *Producer) Close() {
 	p.closed.Do(func() {
+		late := time.AfterFunc(p.grace, p.end)
 		p.turn <- struct{}{}
+		late.Stop()
+		p.end()
 		p.client.Load().Close()
 	})
 }

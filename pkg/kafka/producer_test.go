@@ -248,6 +248,49 @@ func TestProducer_CloseWaits(t *testing.T) {
 	}
 }
 
+func TestProducer_CloseEndsAPublishThatIsStuck(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic := newTopic(t, addrs, 1)
+	p, err := kafka.NewProducer(kafka.Config{Brokers: addrs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetCloseTimeout(50 * time.Millisecond)
+	asked, open := make(chan struct{}), make(chan struct{})
+	defer close(open)
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		cluster.SleepControl(func() { <-open })
+		return nil, nil, false
+	})
+	done, closed := make(chan []error, 2), make(chan struct{})
+	for range 2 { // one is under way, the other waits for its turn
+		go func() { done <- p.Publish(context.Background(), numbered(topic, 0, 2, "k")) }()
+	}
+	<-asked
+	go func() { defer close(closed); p.Close() }()
+	for _, what := range []string{"one Publish", "the other"} {
+		select {
+		case errs := <-done:
+			if len(errs) != 2 || !errors.Is(errs[0], context.Canceled) {
+				t.Errorf("%s: got %v, want that it was cancelled", what, errs)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s does not return", what)
+		}
+	}
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("Close does not return")
+	}
+	if errs := p.Publish(t.Context(), numbered(topic, 0, 1, "k")); len(errs) != 1 {
+		t.Errorf("after Close: got %v, want an error", errs)
+	}
+}
+
 // readAll reads a topic to its end with a client of its own.
 func readAll(t testing.TB, addrs []string, topic string) []*kgo.Record {
 	t.Helper()
