@@ -55,18 +55,15 @@ func plan(ctx context.Context, admin *kadm.Client, topics []Topic) (drifts []Dri
 		return nil, fmt.Errorf("describe topics: %w", err)
 	}
 	for _, t := range topics {
-		d := have[t.Name]
-		switch {
-		case kerr.IsRetriable(d.Err): // unknown, or so new that it has no leader
-			drifts = append(drifts, Drift{Topic: t.Name, What: "topic", Have: "missing", Want: t.describe()})
+		d, err := t.compare(have)
+		if err != nil {
+			return nil, err
+		}
+		if d != nil {
+			drifts = append(drifts, *d)
+		}
+		if d.missing() {
 			continue
-		case d.Err != nil:
-			return nil, fmt.Errorf("topic %s: %w", t.Name, d.Err)
-		case len(d.Partitions) != int(t.Partitions):
-			drifts = append(drifts, Drift{
-				Topic: t.Name, What: "partitions", Have: strconv.Itoa(len(d.Partitions)), Want: strconv.Itoa(int(t.Partitions)),
-				Stuck: "the count of a live topic never changes, because its keys would move: declare what there is, or move to a topic of another name",
-			})
 		}
 		settings, err := t.drifts(configs)
 		if err != nil {
@@ -76,6 +73,25 @@ func plan(ctx context.Context, admin *kadm.Client, topics []Topic) (drifts []Dri
 	}
 	return drifts, nil
 }
+
+// compare is how a topic itself differs, its settings apart; nil if it does not.
+func (t Topic) compare(have kadm.TopicDetails) (*Drift, error) {
+	switch d := have[t.Name]; {
+	case kerr.IsRetriable(d.Err): // unknown, or so new that it has no leader
+		return &Drift{Topic: t.Name, What: "topic", Have: "missing", Want: t.describe()}, nil
+	case d.Err != nil:
+		return nil, fmt.Errorf("topic %s: %w", t.Name, d.Err)
+	case len(d.Partitions) != int(t.Partitions):
+		n := strconv.Itoa(len(d.Partitions))
+		return &Drift{
+			Topic: t.Name, What: "partitions", Have: n, Want: strconv.Itoa(int(t.Partitions)),
+			Stuck: "the count of a live topic never changes, because its keys would move: declare " + n + ", or move to a topic of another name",
+		}, nil
+	}
+	return nil, nil
+}
+
+func (d *Drift) missing() bool { return d != nil && d.What == "topic" }
 
 func (t Topic) describe() string {
 	text := strconv.Itoa(int(t.Partitions)) + " partitions"

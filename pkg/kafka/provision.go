@@ -90,14 +90,15 @@ func compare(ctx context.Context, admin *kadm.Client, topics []Topic) (missing [
 	}
 	var errs []error
 	for _, t := range topics {
-		switch d := have[t.Name]; {
-		case kerr.IsRetriable(d.Err): // unknown, or so new that it has no leader
+		d, err := t.compare(have)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case d == nil:
+		case d.missing():
 			missing = append(missing, t)
-		case d.Err != nil:
-			errs = append(errs, fmt.Errorf("topic %s: %w", t.Name, d.Err))
-		case len(d.Partitions) != int(t.Partitions):
-			errs = append(errs, fmt.Errorf("topic %s has %d partitions, declared are %d: the count of a live topic never changes, because its keys would move; "+
-				"declare %d, or move to a topic of another name", t.Name, len(d.Partitions), t.Partitions, len(d.Partitions)))
+		default:
+			errs = append(errs, fmt.Errorf("topic %s has %s partitions, declared are %s: %s", d.Topic, d.Have, d.Want, d.Stuck))
 		}
 	}
 	return missing, errors.Join(errs...)

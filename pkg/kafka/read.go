@@ -120,8 +120,8 @@ func (e *PartitionError) Unwrap() error { return e.Err }
 func (r *Reader) Records(ctx context.Context, from, until Positions) iter.Seq2[event.Record, error] {
 	return func(yield func(event.Record, error) bool) {
 		err := r.scan(ctx, from, until, func(f *fetched) verdict {
-			for _, rec := range f.records {
-				if !rec.Attrs.IsControl() && !yield(record(f.topicID, rec), nil) {
+			for i, rec := range convert(f.topicID, f.records) {
+				if !f.records[i].Attrs.IsControl() && !yield(rec, nil) {
 					return stop
 				}
 			}
@@ -138,17 +138,6 @@ func (r *Reader) Records(ctx context.Context, from, until Positions) iter.Seq2[e
 			yield(event.Record{}, err)
 		}
 	}
-}
-
-func record(topicID [16]byte, r *kgo.Record) event.Record {
-	e := event.Record{
-		Topic: r.Topic, TopicID: topicID, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp,
-		Key: r.Key, Value: r.Value, Headers: make([]event.Header, len(r.Headers)),
-	}
-	for i, h := range r.Headers {
-		e.Headers[i] = event.Header(h)
-	}
-	return e
 }
 
 // fetched is one partition's part of a poll. Control records are in it: one of them may be
