@@ -34,19 +34,8 @@ const (
 	answerTimeout = sessionTimeout + 2*time.Second
 )
 
-// Sizes of what a member fetches ahead. With those of a partition's queue (partition.go) they
-// bound its memory.
-const (
-	fetchBytes     = 4 << 20  // one fetch of one broker, compressed
-	partitionBytes = 1 << 20  // of it one partition's
-	inflatedBytes  = 16 << 20 // one record batch, decompressed
-	responseBytes  = 32 << 20 // one answer of a broker; holds any batch that inflates to less
-	pollRecords    = 2000     // handed to the partitions at once
-
-	// A partition that resumes is in the next fetch, which is sent when the one under way
-	// has been answered; where the other partitions are idle, that is after fetchWait.
-	fetchWait = 100 * time.Millisecond
-)
+// pollRecords are handed to the partitions at once.
+const pollRecords = 2000
 
 // Processor does a service's work on batches of records.
 type Processor interface {
@@ -116,7 +105,11 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 	if c.metrics, err = newConsumerMetrics(cfg.Meter, cfg.Group); err != nil {
 		return nil, err
 	}
-	if c.opts, err = cfg.clientOpts(c.groupOpts()...); err != nil {
+	fetch, err := fetchOpts()
+	if err != nil {
+		return nil, err
+	}
+	if c.opts, err = cfg.clientOpts(append(fetch, c.groupOpts()...)...); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -144,12 +137,6 @@ func (c *Consumer) groupOpts() []kgo.Opt {
 		// from the log it does not: see loss.go.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.FetchMaxWait(fetchWait),
-		kgo.FetchMaxBytes(fetchBytes),
-		kgo.FetchMaxPartitionBytes(partitionBytes),
-		kgo.MaxDecompressBatchBytes(inflatedBytes),
-		kgo.BrokerMaxReadBytes(responseBytes),
 	}
 	if c.cfg.InstanceID != "" {
 		opts = append(opts, kgo.InstanceID(c.cfg.InstanceID), kgo.SessionTimeout(staticSessionTimeout))

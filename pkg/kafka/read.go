@@ -235,10 +235,11 @@ func (f *fetched) visit(until Positions, visit func(*fetched) verdict) verdict {
 
 // consume reads partitions within the same limits as a group's member.
 func (r *Reader) consume(begin map[string]map[int32]kgo.Offset) (*kgo.Client, error) {
-	opts, err := r.cfg.clientOpts(
-		kgo.ConsumePartitions(begin), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-		kgo.FetchMaxWait(fetchWait), kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(partitionBytes),
-		kgo.MaxDecompressBatchBytes(inflatedBytes), kgo.BrokerMaxReadBytes(responseBytes))
+	fetch, err := fetchOpts()
+	if err != nil {
+		return nil, err
+	}
+	opts, err := r.cfg.clientOpts(append(fetch, kgo.ConsumePartitions(begin), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords())...)
 	if err != nil {
 		return nil, err
 	}
