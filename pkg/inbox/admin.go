@@ -36,7 +36,7 @@ type Waiting struct {
 	Topic         string            `json:"topic"`
 	Partition     int32             `json:"partition"`
 	Offset        int64             `json:"offset"`
-	Key           string            `json:"key"`
+	Key           string            `json:"key"` // quoted as in Go if it is no UTF-8
 	Type          string            `json:"type"`
 	EventID       string            `json:"event_id"`
 	TraceID       string            `json:"trace_id,omitempty"`
@@ -52,6 +52,11 @@ type Waiting struct {
 	Headers       map[string]string `json:"headers,omitempty"`
 	Event         json.RawMessage   `json:"event,omitempty"` // decoded; personal data masked
 	Undecoded     string            `json:"undecoded,omitempty"`
+	Size          int               `json:"value_bytes,omitempty"`
+	Value         []byte            `json:"value,omitempty"`       // if it cannot be decoded, and is to be shown
+	NeedsForce    bool              `json:"needs_force,omitempty"` // it was redriven so often that another time wants force
+	Held          string            `json:"held,omitempty"`        // why events of the type that it waits for are not tried now
+	NewID         int64             `json:"new_id,omitempty"`      // once redriven: one that was set aside gets another
 }
 
 // Routes are the operator's: what waits, why, since when, and the means to redrive or drop
@@ -88,11 +93,14 @@ func (in *Inbox) conditions(f filter) (where string, args []any, err error) {
 			return "", nil, refusal{http.StatusBadRequest, "state, topic, type, reason and error must be plain text"}
 		}
 	}
-	part := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Error)) + "%"
+	// An error is pasted as it was shown: on one line, with … for what was left out.
+	part := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `…`, `%`).Replace(strings.ToLower(f.Error)) + "%"
 	return `e.group_name = $1 and ($2 = '' or ` + stateOf + ` = $2) and ($3 = '' or e.topic = $3) and ($4 or e.key = $5)
-			and ($6 = '' or e.type = $6) and ($7 = '' or e.reason = $7) and ($8 or lower(e.error) like $9 escape '\')`,
-		[]any{in.cfg.Group, f.State, f.Topic, f.Key == "", []byte(f.Key), f.Type, f.Reason, f.Error == "", part}, nil
+			and ($6 = '' or e.type = $6) and ($7 = '' or e.reason = $7) and ($8 or lower(` + oneLine + `) like $9 escape '\')`,
+		[]any{in.cfg.Group, f.State, f.Topic, f.Key == "", event.ParseKey(f.Key), f.Type, f.Reason, f.Error == "", part}, nil
 }
+
+const oneLine = "replace(replace(e.error, '\n', ' '), '\t', ' ')"
 
 const stateOf = `case when e.set_aside then 'set aside'
 	when e.seq > (select min(h.seq) from waiting_event h where h.group_name = e.group_name and h.topic = e.topic and h.key = e.key and not h.set_aside) then 'behind'
@@ -100,8 +108,9 @@ const stateOf = `case when e.set_aside then 'set aside'
 
 type found struct {
 	item
-	state string
-	due   int64
+	place
+	due  int64
+	held string // why it is not tried now, if its type is held
 }
 
 // find lists waiting events with IDs above after, and their values only if they are to be
@@ -115,12 +124,20 @@ func (in *Inbox) find(ctx context.Context, f filter, after int64, limit int, who
 	if whole {
 		value = `value`
 	}
-	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`, value is null,
+	held, err := in.held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := in.db.Query(ctx, `select `+stateOf+`, coalesce(k.state, ''), coalesce(k.type, ''), coalesce(k.due, 0), e.seq, e.topic, e.key, has_key, topic_id, part, position, identity, recorded_at, headers, `+value+`, value is null,
 			e.type, set_aside, attempts, redrives, reason, error, first_failed_at, failed_at, taken_at
 		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
 		where `+where+` and e.seq > $10 order by e.seq`+fmt.Sprintf(` limit %d`, limit), append(args, after)...)
 	return db.Collect(rows, err, func(r *sql.Rows, one *found) error {
-		return scanItem(scanner(func(dest ...any) error { return r.Scan(append([]any{&one.state, &one.due}, dest...)...) }), &one.item)
+		err := scanItem(scanner(func(dest ...any) error {
+			return r.Scan(append([]any{&one.state, &one.keyState, &one.keyType, &one.due}, dest...)...)
+		}), &one.item)
+		one.held = held[one.waitsFor(one.meta.Type)]
+		return err
 	})
 }
 
@@ -150,7 +167,7 @@ func (in *Inbox) serveList(w http.ResponseWriter, r *http.Request) {
 		Next  string    `json:"next,omitempty"`
 	}{Items: []Waiting{}}
 	for i := range all {
-		page.Items = append(page.Items, in.view(r.Context(), &all[i]))
+		page.Items = append(page.Items, in.view(&all[i]))
 	}
 	if len(all) == limit {
 		page.Next = strconv.FormatInt(all[len(all)-1].seq, 10)
@@ -180,13 +197,13 @@ func (in *Inbox) serveShow(w http.ResponseWriter, r *http.Request) {
 }
 
 // view shows a waiting event without its payload.
-func (in *Inbox) view(_ context.Context, f *found) Waiting {
+func (in *Inbox) view(f *found) Waiting {
 	it := &f.item
 	meta := event.ReadMeta(it.Record, it.meta.Type)
 	v := Waiting{
-		ID: it.seq, Group: in.cfg.Group, Topic: it.Topic, Partition: it.Partition, Offset: it.Offset, Key: meta.Subject, Type: it.meta.Type,
+		ID: it.seq, Group: in.cfg.Group, Topic: it.Topic, Partition: it.Partition, Offset: it.Offset, Key: event.KeyText(it.Key), Type: it.meta.Type,
 		EventID: meta.ID, State: f.state, Reason: it.reason, Error: it.lastError, Attempts: it.attempts, Redrives: it.redrives,
-		TakenAt: db.Time(it.takenAt), FirstFailedAt: moment(it.firstFailedAt), FailedAt: moment(it.failedAt),
+		NeedsForce: it.redrives >= maxRedrives, Held: f.held, TakenAt: db.Time(it.takenAt), FirstFailedAt: moment(it.firstFailedAt), FailedAt: moment(it.failedAt),
 	}
 	if sc := event.SpanContext(it.Headers); sc.IsValid() {
 		v.TraceID = sc.TraceID().String()
@@ -199,32 +216,36 @@ func (in *Inbox) view(_ context.Context, f *found) Waiting {
 
 // whole shows a waiting event with its headers and its payload, personal data masked or not.
 func (in *Inbox) whole(ctx context.Context, f *found, mask bool) Waiting {
-	it, v := &f.item, in.view(ctx, f)
-	v.Headers = map[string]string{}
+	it, v := &f.item, in.view(f)
+	v.Headers, v.Size = map[string]string{}, len(it.Value)
 	for _, h := range it.Headers {
 		v.Headers[h.Key] = string(h.Value)
 	}
 	decoded, err := in.codec.JSON(ctx, it.Value, mask)
-	if err != nil {
-		v.Undecoded = err.Error()
-	} else {
+	switch {
+	case err == nil:
 		v.Event = decoded
+	case !mask: // whatever its bytes are, they may be personal
+		v.Value = it.Value
+		fallthrough
+	default:
+		v.Undecoded = err.Error()
 	}
 	return v
 }
 
 func (in *Inbox) serveRedrive(w http.ResponseWriter, r *http.Request) {
-	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) error {
+	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) (int64, error) {
 		return in.redrive(ctx, tx, id, req.Force)
 	})
 }
 
 func (in *Inbox) serveDrop(w http.ResponseWriter, r *http.Request) {
-	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) error {
+	in.act(w, r, func(ctx context.Context, tx *db.Tx, id int64, req request) (int64, error) {
 		if req.Reason == "" {
-			return refusal{http.StatusBadRequest, `say why: {"reason": "…"}`}
+			return 0, refusal{http.StatusBadRequest, `say why: {"reason": "…"}`}
 		}
-		return in.drop(ctx, tx, id, req.Reason)
+		return id, in.drop(ctx, tx, id, req.Reason)
 	})
 }
 
@@ -239,21 +260,25 @@ type request struct {
 	Reason string `json:"reason"`
 }
 
-func (in *Inbox) act(w http.ResponseWriter, r *http.Request, do func(context.Context, *db.Tx, int64, request) error) {
+func (in *Inbox) act(w http.ResponseWriter, r *http.Request, do func(context.Context, *db.Tx, int64, request) (now int64, err error)) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
 		problem(w, http.StatusBadRequest, "id must be a number")
 		return
 	}
 	req, err := readRequest(w, r)
+	now := id
 	if err == nil {
-		err = in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return do(ctx, tx, id, req) })
+		err = in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) (err error) {
+			now, err = do(ctx, tx, id, req)
+			return err
+		})
 	}
 	if err != nil {
 		in.problem(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"id": id, "done": true})
+	writeJSON(w, http.StatusOK, map[string]any{"id": id, "new_id": now, "done": true})
 }
 
 func readRequest(w http.ResponseWriter, r *http.Request) (req request, err error) {

@@ -3,9 +3,11 @@ package inbox_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,7 +161,7 @@ func TestSummary_merges_what_has_one_cause(t *testing.T) {
 	r := newRig(t, inbox.Config{}).handlers()
 	for n := range 6 {
 		key := fmt.Sprintf("k%d", n)
-		r.setFail(key+"1", inbox.Permanent(fmt.Errorf("no stock of %q in row %d", key, n)))
+		r.setFail(key+"1", inbox.Permanent(fmt.Errorf("answered 550 in row %d of 4bf92f3577b34da6, for 01a20b59-bec0-759e-974f-f2b16b81d2a%d\n\tas of defaced", 10_000+n, n)))
 		r.steps(key, 1, 2)
 	}
 	r.setFail("x1", inbox.Permanent(errOops))
@@ -176,15 +178,63 @@ func TestSummary_merges_what_has_one_cause(t *testing.T) {
 		got = append(got, fmt.Sprint(g["count"], " ", g["group"], " ", g["topic"], " ", g["state"], " ", g["type"], " ", g["reason"], " ", g["error"]))
 	}
 	want := []string{
-		"6 test steps dead test.Step permanent no stock of … in row …",
+		"6 test steps dead test.Step permanent answered 550 in row … of …, for …\n\tas of defaced",
 		"6 test steps behind test.Step <nil> <nil>",
 		"1 test steps dead test.Step permanent oops",
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Error(diff)
 	}
-	if _, answer := d.call("GET", "/admin/waiting/summary?error=oops", ""); len(answer["items"].([]any)) != 1 {
-		t.Errorf("filtered: %v, want one", answer["items"])
+	for pasted, want := range map[string]int{"oops": 1, "550 in row … of …, for …  as of def": 1, "550 in row … of …, against": 0, "551": 0} {
+		if _, answer := d.call("GET", "/admin/waiting/summary?error="+url.QueryEscape(pasted), ""); len(answer["items"].([]any)) != want {
+			t.Errorf("filtered by %q: %v, want %d", pasted, answer["items"], want)
+		}
+	}
+}
+
+func TestRoutes_tell_why_a_type_is_held(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.setFail("a1", inbox.Unavailable(errors.New("no route")))
+	r.steps("a", 1, 2)
+	r.poll(0)
+	r.steps("b", 1, 1) // is not even tried
+	r.poll(2)
+	d := desk{r, r.Routes()}
+	const held = "test.Step is held: no route"
+	var got []string
+	for _, i := range d.list("") {
+		got = append(got, fmt.Sprint(i["event_id"], " ", i["state"], " ", i["error"], " ", i["held"]))
+	}
+	if diff := cmp.Diff(got, []string{"a-1 unavailable no route " + held, "a-2 behind <nil> " + held, "b-1 unavailable <nil> " + held}); diff != "" {
+		t.Error(diff)
+	}
+	_, answer := d.call("GET", "/admin/waiting/summary", "")
+	for _, g := range answer["items"].([]any) {
+		if g.(map[string]any)["held"] != held {
+			t.Errorf("group %v, want why it is held", g)
+		}
+	}
+}
+
+// What cannot be decoded can be looked at, if personal data are asked for; a key that is no
+// UTF-8 can be typed.
+func TestRoutes_show_bytes_that_are_no_event(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.raw(event.Record{Key: []byte("a\xff"), Value: []byte("junk")})
+	r.raw(event.Record{Key: []byte("b"), Value: []byte("junk")})
+	r.poll(0)
+	d := desk{r, r.Routes()}
+	const key = `"a\xff"`
+	list := d.list("?key=" + url.QueryEscape(key))
+	if len(list) != 1 || list[0]["key"] != key {
+		t.Fatalf("got %v, want the one with the key %s", list, key)
+	}
+	for query, want := range map[string]any{"": nil, "?unmask=true": "anVuaw=="} {
+		if _, shown := d.call("GET", "/admin/waiting/"+id(list[0])+query, ""); shown["value"] != want || shown["value_bytes"] != 4.0 || shown["undecoded"] == nil {
+			t.Errorf("%q shows %v, want 4 bytes, and of them %v", query, shown, want)
+		}
 	}
 }
 
@@ -203,6 +253,9 @@ func TestRedrive_counts_so_that_loops_end(t *testing.T) {
 		})
 	}
 	head := d.list("?state=dead")[0]
+	if head["needs_force"] != true {
+		t.Errorf("%v does not say that it needs force", head)
+	}
 	if status, answer := d.call("POST", "/admin/waiting/"+id(head)+"/redrive", ""); status != http.StatusConflict {
 		t.Errorf("redrive 11: %d %v, want 409", status, answer)
 	}
@@ -255,13 +308,14 @@ func TestDrop(t *testing.T) {
 		if status, answer := d.call("POST", "/admin/waiting/"+id(letters[0])+"/drop", `{"reason": "junk"}`); status != http.StatusOK {
 			t.Errorf("drop: %d %v", status, answer)
 		}
-		if status, answer := d.call("POST", "/admin/waiting/"+id(letters[1])+"/redrive", ""); status != http.StatusOK {
-			t.Errorf("redrive: %d %v", status, answer)
+		status, answer := d.call("POST", "/admin/waiting/"+id(letters[1])+"/redrive", "")
+		if status != http.StatusOK || answer["new_id"] != d.list("")[0]["id"] {
+			t.Errorf("redrive: %d %v, want the ID that it has now", status, answer)
 		}
 		r.run()
 		r.until("it has been found undecodable again", func() bool {
 			again := d.list("?state=set%20aside")
-			return len(again) == 1 && again[0]["redrives"] == 1.0
+			return len(again) == 1 && again[0]["redrives"] == 1.0 && again[0]["id"] == answer["new_id"]
 		})
 	})
 }

@@ -55,15 +55,16 @@ func (in *Inbox) target(ctx context.Context, tx *db.Tx, id int64) (*target, erro
 }
 
 // redrive gives an event its attempts back and lets it run now, in its place; one that was
-// set aside goes to the end of its key's queue, since the key has gone on without it. It
-// reaches this group only, with its ID, and a count that stops loops.
-func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) error {
+// set aside goes to the end of its key's queue, since the key has gone on without it: there
+// it has the number now. It reaches this group only, with its ID, and a count that stops
+// loops.
+func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) (now int64, err error) {
 	t, err := in.target(ctx, tx, id)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if t.redrives >= maxRedrives && !force {
-		return refusal{http.StatusConflict, fmt.Sprintf(`redriven %d times before; say {"force": true} if the cause is mended`, t.redrives)}
+		return 0, refusal{http.StatusConflict, fmt.Sprintf("redriven %d times before: only with force", t.redrives)}
 	}
 	if t.state == setAside {
 		return in.requeue(ctx, tx, t.item)
@@ -71,13 +72,13 @@ func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) e
 	if t.state == dead { // else it only comes sooner
 		_, err = tx.Exec(ctx, `update waiting_event set attempts = 0, redrives = redrives + 1, reason = '' where seq = $1`, id)
 		if err != nil {
-			return fmt.Errorf("redrive: %w", err)
+			return 0, fmt.Errorf("redrive: %w", err)
 		}
 	}
 	if t.state == unavailable || in.breaker.isOpen(t.meta.Type) {
-		return in.probeNext(ctx, tx, t.item)
+		return id, in.probeNext(ctx, tx, t.item)
 	}
-	return in.next(ctx, tx, t.Topic, t.keyBytes())
+	return id, in.next(ctx, tx, t.Topic, t.keyBytes())
 }
 
 // probeNext makes an event the next probe of its type, whose circuit is open: all that waits
@@ -92,19 +93,29 @@ func (in *Inbox) probeNext(ctx context.Context, tx *db.Tx, it *item) error {
 	return nil
 }
 
-// requeue puts an event that was set aside back into its key's queue.
-func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) error {
+// requeue puts an event that was set aside back into its key's queue, and returns its number
+// there.
+func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) (now int64, err error) {
 	if len(it.Key) > maxKey {
-		return refusal{http.StatusConflict, fmt.Sprintf("its key is longer than %d bytes, which no attempt can take", maxKey)}
+		return 0, refusal{http.StatusConflict, fmt.Sprintf("its key is longer than %d bytes, which no attempt can take", maxKey)}
 	}
 	if err := in.takeAway(ctx, tx, it.seq); err != nil {
-		return err
+		return 0, err
 	}
 	it.attempts, it.reason = 0, ""
 	it.redrives++
 	// Whether the key waits is not looked at: its row is made, or locked as it is. One that was
 	// only seen may be gone by now.
-	return in.enqueue(ctx, tx, []queued{{item: it, state: retrying}})
+	if err := in.enqueue(ctx, tx, []queued{{item: it, state: retrying}}); err != nil {
+		return 0, err
+	}
+	// The key's row is locked: nothing comes behind it before the commit.
+	err = tx.QueryRow(ctx, `select max(seq) from waiting_event where group_name = $1 and topic = $2 and key = $3 and not set_aside`,
+		in.cfg.Group, it.Topic, it.keyBytes()).Scan(&now)
+	if err != nil {
+		return 0, fmt.Errorf("redrive: %w", err)
+	}
+	return now, nil
 }
 
 // drop removes an event for good; the log keeps who it was and why.
@@ -174,11 +185,14 @@ func (in *Inbox) serveRedriveAll(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 		result.Matched++
-		result.Items = append(result.Items, in.view(r.Context(), &all[i]))
+		result.Items = append(result.Items, in.view(&all[i]))
 		if result.DryRun {
 			continue
 		}
-		err := in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) error { return in.redrive(ctx, tx, all[i].seq, req.Force) })
+		err := in.db.InTx(r.Context(), func(ctx context.Context, tx *db.Tx) (err error) {
+			result.Items[i].NewID, err = in.redrive(ctx, tx, all[i].seq, req.Force)
+			return err
+		})
 		var refused refusal
 		switch {
 		case errors.As(err, &refused):

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/keyline/pkg/db"
@@ -19,7 +20,8 @@ type Group struct {
 	State   string    `json:"state"`
 	Type    string    `json:"type"`
 	Reason  string    `json:"reason,omitempty"`
-	Error   string    `json:"error,omitempty"` // numbers and IDs in it as …
+	Error   string    `json:"error,omitempty"` // long numbers and IDs in it as …
+	Held    string    `json:"held,omitempty"`  // why events of the type that they wait for are not tried now
 	Count   int64     `json:"count"`
 	Oldest  time.Time `json:"oldest"`  // when the first of them was taken
 	Example int64     `json:"example"` // the ID of one of them
@@ -30,8 +32,19 @@ const (
 	maxTexts  = 5000 // errors that are told apart while gathering
 )
 
-// changing is what differs between the errors of one cause: IDs, numbers, quoted values.
-var changing = regexp.MustCompile(`"[^"]*"|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*`)
+// changing is what differs between the errors of one cause: UUIDs, IDs in hexadecimal, long
+// numbers. Short numbers, such as a mail server's answer, tell causes apart.
+var changing = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\b[0-9a-fA-F]{8,}\b|[0-9]{5,}`)
+
+// causeOf is an error without what differs.
+func causeOf(text string) string {
+	return changing.ReplaceAllStringFunc(text, func(part string) string {
+		if !strings.ContainsAny(part, "0123456789") {
+			return part // a word
+		}
+		return "…"
+	})
+}
 
 // serveSummary tells what waits by its cause, the most first.
 func (in *Inbox) serveSummary(w http.ResponseWriter, r *http.Request) {
@@ -48,17 +61,22 @@ func (in *Inbox) summary(ctx context.Context, f filter) ([]Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := in.db.Query(ctx, `select e.topic, `+stateOf+`, e.type, e.reason, substr(e.error, 1, 200), count(*), min(e.taken_at), min(e.seq)
+	held, err := in.held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := in.db.Query(ctx, `select e.topic, `+stateOf+`, coalesce(k.state, ''), coalesce(k.type, ''), e.type, e.reason, substr(e.error, 1, 200), count(*), min(e.taken_at), min(e.seq)
 		from waiting_event e left join waiting_key k on k.group_name = e.group_name and k.topic = e.topic and k.key = e.key
-		where `+where+` group by 1, 2, 3, 4, 5`, args...)
+		where `+where+` group by 1, 2, 3, 4, 5, 6, 7`, args...)
 	merged := map[Group]*Group{}
 	_, err = db.Collect(rows, err, func(r *sql.Rows, _ *struct{}) error {
 		var one Group
+		var at place
 		var oldest int64
-		if err := r.Scan(&one.Topic, &one.State, &one.Type, &one.Reason, &one.Error, &one.Count, &oldest, &one.Example); err != nil {
+		if err := r.Scan(&one.Topic, &at.state, &at.keyState, &at.keyType, &one.Type, &one.Reason, &one.Error, &one.Count, &oldest, &one.Example); err != nil {
 			return err
 		}
-		one.Group, one.Oldest = in.cfg.Group, db.Time(oldest)
+		one.Group, one.State, one.Held, one.Oldest = in.cfg.Group, at.state, held[at.waitsFor(one.Type)], db.Time(oldest)
 		merge(merged, one)
 		return nil
 	})
@@ -75,7 +93,7 @@ func (in *Inbox) summary(ctx context.Context, f filter) ([]Group, error) {
 
 // merge adds what waits to those that wait for the same cause.
 func merge(merged map[Group]*Group, one Group) {
-	cause := Group{Group: one.Group, Topic: one.Topic, State: one.State, Type: one.Type, Reason: one.Reason, Error: changing.ReplaceAllString(one.Error, "…")}
+	cause := Group{Group: one.Group, Topic: one.Topic, State: one.State, Type: one.Type, Reason: one.Reason, Error: causeOf(one.Error), Held: one.Held}
 	if merged[cause] == nil && len(merged) >= maxTexts {
 		cause.Error = "(other errors)"
 	}
