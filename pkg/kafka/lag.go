@@ -67,7 +67,8 @@ func (r *Reader) Groups(ctx context.Context, topics ...string) ([]string, error)
 
 // Lag tells how far a group is behind, in every partition of the topics that it has committed
 // offsets of, and of those given beside. It reads one record of each partition that is
-// behind; wait bounds how long it waits for those. A group that nobody knows has no lag.
+// behind; wait bounds how long it waits for those. A group that nobody knows has no lag. An
+// error that wraps [ErrNoTopic] stands beside the lags in the topics that exist.
 func (r *Reader) Lag(ctx context.Context, group string, wait time.Duration, topics ...string) ([]Lag, error) {
 	committed, err := r.committed(ctx, group)
 	if err != nil {
@@ -82,12 +83,12 @@ func (r *Reader) Lag(ctx context.Context, group string, wait time.Duration, topi
 		return nil, nil
 	}
 	starts, err := r.Starts(ctx, topics...)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoTopic) {
 		return nil, err
 	}
-	ends, err := r.Ends(ctx, topics...)
-	if err != nil {
-		return nil, err
+	ends, missing := r.Ends(ctx, topics...)
+	if missing != nil && !errors.Is(missing, ErrNoTopic) {
+		return nil, missing
 	}
 	var all []Lag
 	for topic, partitions := range ends {
@@ -102,7 +103,7 @@ func (r *Reader) Lag(ctx context.Context, group string, wait time.Duration, topi
 	slices.SortFunc(all, func(a, b Lag) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
-	return all, r.date(ctx, all, wait)
+	return all, errors.Join(missing, r.date(ctx, all, wait))
 }
 
 func (r *Reader) committed(ctx context.Context, group string) (Positions, error) {

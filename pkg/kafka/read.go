@@ -33,7 +33,8 @@ type Reader struct {
 	admin  *kadm.Client
 }
 
-// ErrNoTopic is in the error if a topic that was asked for does not exist.
+// ErrNoTopic is in the error if a topic that was asked for does not exist. What is known of
+// the others stands beside it.
 var ErrNoTopic = errors.New("topic does not exist")
 
 // NewReader connects. An error names the variable at fault, or says that no broker has
@@ -83,21 +84,25 @@ func positions(listed kadm.ListedOffsets, err error, topics []string) (Positions
 		return nil, fmt.Errorf("list offsets: %w", err)
 	}
 	all := Positions{}
+	var missing []error
 	for _, topic := range topics {
-		if len(listed[topic]) == 0 {
-			return nil, fmt.Errorf("%w: %s", ErrNoTopic, topic)
-		}
+		gone := len(listed[topic]) == 0
 		for id, o := range listed[topic] {
 			switch {
 			case errors.Is(o.Err, kerr.UnknownTopicOrPartition):
-				return nil, fmt.Errorf("%w: %s", ErrNoTopic, topic)
+				gone = true
 			case o.Err != nil:
 				return nil, fmt.Errorf("list offsets of %s/%d: %w", topic, id, o.Err)
+			default:
+				all.set(topic, id, o.Offset)
 			}
-			all.set(topic, id, o.Offset)
+		}
+		if gone {
+			delete(all, topic)
+			missing = append(missing, fmt.Errorf("%w: %s", ErrNoTopic, topic))
 		}
 	}
-	return all, nil
+	return all, errors.Join(missing...)
 }
 
 // PartitionError says that a partition cannot be read any further.

@@ -241,7 +241,16 @@ func TestNewReader(t *testing.T) {
 
 	t.Run("names a topic that does not exist", func(t *testing.T) {
 		t.Parallel()
-		r := newReader(t, brokers(t))
+		addrs := brokers(t)
+		r := newReader(t, addrs)
+		there := newTopic(t, addrs, 1)
+		ends, err := r.Ends(t.Context(), "nowhere", there)
+		if !errors.Is(err, kafka.ErrNoTopic) || len(ends[there]) != 1 {
+			t.Errorf("got %v, %v, want what is there beside the error", ends, err)
+		}
+		if lags, err := r.Lag(t.Context(), unique(t, "group"), patience, "nowhere", there); !errors.Is(err, kafka.ErrNoTopic) || len(lags) != 1 {
+			t.Errorf("got %v, %v, want what is there beside the error", lags, err)
+		}
 		if _, err := r.Ends(t.Context(), "nowhere"); !errors.Is(err, kafka.ErrNoTopic) {
 			t.Errorf("got %v, want that the topic does not exist", err)
 		}
