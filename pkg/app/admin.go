@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
@@ -30,7 +31,19 @@ func (a *App) operatorRoutes(consumer *kafka.Consumer) http.Handler {
 	mux.HandleFunc("GET /admin/partitions", d.partitions)
 	mux.HandleFunc("POST /admin/partitions/skip", d.skip)
 	mux.HandleFunc("POST /admin/replay", d.replay)
-	return mux
+	return a.addressed(mux)
+}
+
+// addressed refuses what was meant for another service, so that a mistaken address does not
+// redrive or drop the event that has the same number here.
+func (a *App) addressed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if meant := r.Header.Get("Service-Name"); meant != "" && meant != a.name {
+			service.WriteProblem(w, r, http.StatusMisdirectedRequest, "this is the service "+a.name, "")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (d *desk) outbox(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +64,7 @@ func (d *desk) outbox(w http.ResponseWriter, r *http.Request) {
 	}
 	holds := []hold{}
 	for _, h := range held {
-		holds = append(holds, hold{h.Topic, string(h.Key), h.Error, h.Since})
+		holds = append(holds, hold{h.Topic, event.KeyText(h.Key), h.Error, h.Since})
 	}
 	answer(w, map[string]any{"pending": all.Events, "oldest_age_seconds": all.Oldest.Seconds(), "held": holds})
 }
@@ -182,6 +195,12 @@ func (d *desk) read(ctx context.Context, req *replayRequest) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
+	for id := range from[req.Topic] {
+		if _, there := until[req.Topic][id]; !there { // it would be waited for
+			return nil, &service.Problem{Status: http.StatusBadRequest, Field: "from",
+				Detail: fmt.Sprintf("%s has no partition %d: they are 0 to %d", req.Topic, id, len(until[req.Topic])-1)}
+		}
+	}
 	p := &part{batches: map[int32]*event.Batch{}, next: text(from[req.Topic]), until: text(until[req.Topic])}
 	for record, err := range reader.Records(ctx, from, until) {
 		if err != nil {
@@ -189,7 +208,7 @@ func (d *desk) read(ctx context.Context, req *replayRequest) (*part, error) {
 		}
 		p.scanned++
 		p.next[strconv.Itoa(int(record.Partition))] = record.Offset + 1
-		if req.Key == "" || req.Key == string(record.Key) {
+		if req.Key == "" || string(event.ParseKey(req.Key)) == string(record.Key) {
 			b := p.batches[record.Partition]
 			if b == nil {
 				b = &event.Batch{Topic: record.Topic, TopicID: record.TopicID, Partition: record.Partition}
