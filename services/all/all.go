@@ -188,11 +188,12 @@ func (s *Shop) open(ctx context.Context, cfg Config) error {
 	if err := load.fillShelves(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("fill the shelves: %w", err)
 	}
-	if err := s.writeURLs(cfg.URLFile); err != nil {
+	other, err := s.writeURLs(ctx, cfg.URLFile)
+	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(cfg.URLFile) }() // what it names is gone then
-	s.banner(cfg, time.Since(begun))
+	defer s.removeURLs(cfg.URLFile)
+	s.banner(cfg, time.Since(begun), other)
 	if cfg.Started != nil {
 		cfg.Started(s)
 	}

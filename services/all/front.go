@@ -149,22 +149,54 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
-func (s *Shop) writeURLs(file string) error {
+// writeURLs writes the file by which the console finds the shop, unless it names another one
+// that still answers: then that is returned.
+func (s *Shop) writeURLs(ctx context.Context, file string) (other string, err error) {
 	if file == "" {
-		return nil
+		return "", nil
+	}
+	if other = s.runs(ctx, file); other != "" {
+		return other, nil
 	}
 	text, err := json.MarshalIndent(s.URLs, "", "  ")
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return fmt.Errorf("write the URLs: %w", err)
+		return "", fmt.Errorf("write the URLs: %w", err)
 	}
-	return os.WriteFile(file, append(text, '\n'), 0o644)
+	return "", os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+// runs is where the shop is that a file names, empty if that does not run any more. Another
+// one may have its port by now, this one among them.
+func (s *Shop) runs(ctx context.Context, file string) string {
+	named, there := readURLs(file), URLs{}
+	if named == (URLs{}) || s.fetch(ctx, named.HTTP+"/urls.json", &there) != nil || there != named {
+		return ""
+	}
+	return named.HTTP
+}
+
+// readURLs are those of a file, none if it is not there or damaged.
+func readURLs(file string) (named URLs) {
+	text, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(text, &named) != nil {
+		return URLs{}
+	}
+	return named
+}
+
+// removeURLs takes the file away, for what it names is gone, unless it names another shop by
+// now.
+func (s *Shop) removeURLs(file string) {
+	if readURLs(file) == s.URLs {
+		_ = os.Remove(file)
+	}
 }
 
 // banner says where everything is, and what to try.
-func (s *Shop) banner(cfg Config, took time.Duration) {
+func (s *Shop) banner(cfg Config, took time.Duration, other string) {
 	t := tabwriter.NewWriter(cfg.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "\nKeyline is open (after %s)\n\n", took.Round(time.Millisecond))
 	fmt.Fprintf(t, "  Shop\t%s/\tlatest orders, mails, traces\n", s.URLs.HTTP)
@@ -175,7 +207,16 @@ func (s *Shop) banner(cfg Config, took time.Duration) {
 	fmt.Fprintf(t, "  Registry\t%s\tConfluent's API\n", s.URLs.Registry)
 	fmt.Fprintf(t, "  SMTP\t%s\t\n\n", s.URLs.SMTP)
 	_ = t.Flush()
+	if other != "" {
+		fmt.Fprintf(cfg.Out, "bin/console finds the shop at %s, which was here first. For this one:\n\n  %s\n\n", other, s.export())
+	}
 	fmt.Fprintf(cfg.Out, "Place an order, and see it on the page:\n\n  %s\n\nCtrl-C stops it.\n\n", s.curl())
+}
+
+// export is a line that lets the console find this shop.
+func (s *Shop) export() string {
+	return fmt.Sprintf("export ADMIN_URLS=order=%[1]s/order,inventory=%[1]s/inventory,email=%[1]s/email KAFKA_BROKERS=%[2]s SCHEMA_REGISTRY_URL=%[3]s",
+		s.URLs.Admin, s.URLs.Kafka, s.URLs.Registry)
 }
 
 // curl is a line that places an order.
