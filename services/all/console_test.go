@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/schemas"
@@ -122,7 +126,7 @@ func TestConsole_walk(t *testing.T) {
 		t.Errorf("a dry run has sent something: %d refused, %d in the ledger", o.refused(), n)
 	}
 	o.mend()
-	op.types("%s", read.next(t, "redrive")).want(t, 0, "redriven: 1")
+	op.types("%s --wait 60s", read.next(t, "redrive")).want(t, 0, "is done")
 	if got, want := subjects(s.mails(o.OrderID, 2)), []string{confirmedMail, cancelledMail}; !slices.Equal(got, want) {
 		t.Errorf("mails %q, want %q", got, want)
 	}
@@ -146,9 +150,21 @@ func TestConsole_mends(t *testing.T) {
 		if len(list.Items) != 2 || list.Items[0].ID != "email/"+itoa(head) || list.Items[1].State != "behind" {
 			t.Errorf("got %+v", list)
 		}
+		op.types("console tail --type OrderPlacd").want(t, 3, "known types are shop.order.OrderPlaced")
+		op.types("console waiting ls --type OrderConfirmed").want(t, 0, "OrderConfirmed")
 		op.types("console tail --key %s --type OrderPlaced", o.OrderID).want(t, 0, `"customer_email":"***"`)
 		if a := op.types("console tail --unmask orders --json --from beginning --key %s", o.OrderID).want(t, 0, "ada@example.com"); strings.Count(a.out, "\n") != 3 {
 			t.Errorf("want three lines of JSON:\n%s", a.out)
+		}
+	})
+
+	t.Run("what is meant for another service is refused", func(t *testing.T) {
+		asked := s.sendTo(s.URLs.Admin, "POST", fmt.Sprintf("/email/admin/waiting/%d/drop", head), map[string]string{"reason": "x"}, "Service-Name", "order")
+		asked.want(t, http.StatusMisdirectedRequest)
+		crossed := console.Config{Dir: t.TempDir(), Environ: map[string]string{"ADMIN_URLS": "order=" + s.URLs.Admin + "/email"}}
+		var out, errs bytes.Buffer
+		if code := console.Run(t.Context(), crossed, []string{"waiting", "ls"}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "this is the service email") {
+			t.Errorf("exit code %d, %s", code, &errs)
 		}
 	})
 
@@ -158,15 +174,15 @@ func TestConsole_mends(t *testing.T) {
 	})
 
 	t.Run("a redrive by filter shows first, and says what it refuses", func(t *testing.T) {
-		op.types("console redrive --service email --error '550 5.1.1'").want(t, 0, "nothing is done yet", "--service email --error '550 5.1.1' --yes")
+		op.types("console redrive --service email --error '550 5.1.1'").want(t, 0, "nothing is done yet", "--error '550 5.1.1' --service email --yes")
 		op.types("console redrive --service inventory --all").want(t, 3, "nothing to redrive")
 		for i := range 10 {
-			op.types("console redrive --key %s --yes", o.OrderID).want(t, 0, "redriven: 1 of 1")
-			eventually(t, "dead again", func() bool {
-				w := s.waits("email", o.OrderID)[0]
-				return w.State == "dead" && w.Redrives == i+1
-			})
+			op.types("console redrive --key %s --yes --wait 60s", o.OrderID).want(t, 1, "redriven: 1 of 1", fmt.Sprintf("email/%d failed again: mail server answered 550", head))
+			if w := s.waits("email", o.OrderID)[0]; w.State != "dead" || w.Redrives != i+1 {
+				t.Fatalf("it is said to have failed again, and is %+v", w)
+			}
 		}
+		op.types("console redrive --all").want(t, 0, "redriven 10 times before: only with --force", "--force --yes")
 		op.types("console redrive --all --yes").want(t, 1, "1 of 1 were refused", fmt.Sprintf("email/%d", head), "--force --yes")
 		op.types("console redrive email/%d --yes", head).want(t, 1, "--force --yes")
 		var done struct {
@@ -185,7 +201,7 @@ func TestConsole_mends(t *testing.T) {
 	})
 
 	t.Run("a drop needs a reason, and lets the key go on", func(t *testing.T) {
-		op.types("console drop email/%d", head).want(t, 2, "--reason")
+		op.types("console drop email/%d", head).want(t, 2, "--why")
 		op.types("console drop email/%d --reason 'customer was called'", behind).want(t, 1, "comes first")
 		o.mend()
 		op.types("console drop --reason 'customer was called' email/%d", head).want(t, 0, "dropped", o.OrderID, "OrderConfirmed")
@@ -289,6 +305,8 @@ func TestConsole_watches(t *testing.T) {
 		release()
 		s.quiet()
 		op.types("console lag --behind nobody").want(t, 3)
+		eventually(t, "no lag", func() bool { n, _, _ := sum(); return n == 0 })
+		op.types("console lag --behind").want(t, 0, "no group is behind")
 	})
 
 	t.Run("outbox, skip and provision have nothing to tell", func(t *testing.T) {
@@ -345,7 +363,10 @@ func TestConsole_watches(t *testing.T) {
 		place := s.factsOf(schemas.TopicOrders, o.OrderID)[0]
 		op.types("console replay email orders/%d@%d --key %s", place.Partition, place.Offset, o.OrderID).want(t, 0, "OrderPlaced")
 		op.types("console replay nobody orders --from 1h").want(t, 2, "no service", "email, inventory, order")
-		op.types("console replay email nowhere --from 1h").want(t, 2, "nowhere")
+		op.types("console replay email nowhere --from 1h").want(t, 2, "nowhere", "inventory.order.dlt, emails")
+		op.types("console replay email orders/9@0").want(t, 2, "orders has no partition 9: they are 0 to 5")
+		op.types("console replay email orders --from 1h --type OrderPlacd").want(t, 3, "known types are shop.order.OrderPlaced")
+		op.types("console tail email").want(t, 2, "there are orders, orders.inventory.dlt")
 		s.quiet()
 		if n := len(s.Mailbox().Messages()); n != mails {
 			t.Errorf("%d mails after the replay, want %d", n, mails)
@@ -394,4 +415,34 @@ func TestConsole_skip(t *testing.T) {
 		}
 	}
 	t.Error("200 keys, and none in that partition")
+}
+
+// While a topic is missing the others are shown, and what to do is said. Once it is made
+// anew, to let one of its partitions go on lets all of them.
+func TestConsole_topicThatIsMissing(t *testing.T) {
+	if real["KAFKA_BROKERS"] != "" {
+		t.Skip("other tests need the topic")
+	}
+	t.Parallel()
+	f := openTrial(t, nil)
+	f.trade(5)
+	f.settle()
+	f.quiet()
+	op := f.operator()
+	gone := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: schemas.TopicOrders, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	if err := f.cluster.DeleteTopic(schemas.TopicOrders); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is seen to be missing", func() bool {
+		return strings.Contains(op.types("console skip").out, "topic orders does not exist; make it:  console provision")
+	})
+	op.types("console lag").want(t, 1, "inventory", "topic orders does not exist", "next: console provision")
+	op.types("console tail --from beginning").want(t, 1, "shop.inventory.StockReserved", "topic orders does not exist", "next: console provision")
+	op.types("console replay email orders --from 1h").want(t, 1, "topic orders does not exist", "next: console provision")
+	gone.Remove()
+	op.types("console provision").want(t, 0, "orders")
+	eventually(t, "it has been seen to be another", func() bool { return strings.Count(op.types("console skip").out, "topic_recreated  ") == 12 })
+	op.types("console skip inventory/orders/0 --yes").want(t, 0, "all go on that are in the same process")
+	op.types("console skip --yes").want(t, 0, "email/orders/5 goes on at 0")
+	eventually(t, "nothing is stopped", func() bool { return op.types("console skip").code == 3 })
 }

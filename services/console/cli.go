@@ -1,13 +1,16 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 )
 
@@ -25,13 +28,19 @@ type command struct {
 // session is one run of a command.
 type session struct {
 	*Console
+	mu       sync.Mutex // of err
 	out, err io.Writer
 	json     bool
 	verbose  bool
+	name     string // of the program
+	command  *command
+	flags    *flag.FlagSet
 }
 
 // warn tells what does not belong into the answer.
 func (s *session) warn(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintf(s.err, "console: "+format+"\n", args...)
 }
 
@@ -51,10 +60,14 @@ func commands() []*command {
 
 // Run runs the command line args, without the program's name, and returns its exit code.
 func Run(ctx context.Context, cfg Config, args []string, out, errs io.Writer) int {
-	s := &session{out: out, err: errs}
+	kept := &keptError{w: out}
+	s := &session{out: kept, err: errs, name: cmp.Or(cfg.Name, "console")}
 	err := s.run(ctx, cfg, args)
 	if s.Console != nil {
 		s.Close()
+	}
+	if kept.err != nil {
+		err = errors.Join(err, kept.err) // what was to be told has not been, or not all of it
 	}
 	return s.exitCode(ctx, err)
 }
@@ -73,7 +86,7 @@ func (s *session) exitCode(ctx context.Context, err error) int {
 				s.warn("%s", f.Text)
 			}
 			if f.Next != "" {
-				fmt.Fprintf(s.err, "next: %s\n", f.Next)
+				fmt.Fprintf(s.err, "next: %s\n", s.called(f.Next))
 			}
 			code = worse(code, f.code)
 		case ctx.Err() != nil:
@@ -123,30 +136,44 @@ func (s *session) run(ctx context.Context, cfg Config, args []string) error {
 			s.group(topic)
 			return nil
 		}
+		if help && slices.Equal(args, []string{"json"}) {
+			fmt.Fprint(s.out, shapes)
+			return nil
+		}
 		return err
 	}
 	set := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.BoolVar(&s.json, "json", false, "print JSON")
 	set.BoolVar(&s.verbose, "verbose", false, "tell where the addresses come from")
+	s.command, s.flags = c, set
 	do := c.setup(set)
 	if help {
-		c.help(s.out, set)
+		s.help()
 		return nil
 	}
 	words, err := parse(set, rest)
 	if errors.Is(err, flag.ErrHelp) {
-		c.help(s.out, set)
+		s.help()
 		return nil
+	}
+	if err == nil {
+		err = emptyFlag(set)
 	}
 	if err != nil {
 		return misused(set, err).then("console %s --help", c.name)
 	}
+	cfg.Slow = func(service string) { s.warn("waiting for %s", service) }
 	if s.Console, err = Open(cfg); err != nil {
 		return err
 	}
+	if mixed := s.place.mixed(); mixed != "" {
+		s.warn("%s", mixed)
+	}
 	if s.verbose {
-		s.warn("the addresses are from %s", s.Source())
+		for _, name := range slices.Sorted(maps.Keys(s.Sources())) {
+			s.warn("%s is from %s", name, s.Sources()[name])
+		}
 	}
 	err = do(ctx, s, words)
 	var f *Failure
@@ -189,6 +216,23 @@ func misused(set *flag.FlagSet, err error) *Failure {
 	return wrong("there is no flag --%s", safe(name, 40))
 }
 
+// emptyFlag refuses a flag without a value: a variable of a script that is not set must not
+// make a command take more.
+func emptyFlag(set *flag.FlagSet) (err error) {
+	set.Visit(func(f *flag.Flag) {
+		if f.Value.String() == "" {
+			err = fmt.Errorf("flag --%s is empty: give it a value, or leave it out", f.Name)
+		}
+	})
+	return err
+}
+
+// isSet reports whether a flag was typed.
+func (s *session) isSet(name string) (set bool) {
+	s.flags.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
 // isGroup reports whether a word begins commands of two words.
 func isGroup(word string) bool {
 	return slices.ContainsFunc(commands(), func(c *command) bool { return strings.HasPrefix(c.name, word+" ") })
@@ -214,6 +258,9 @@ func lookUp(args []string) (*command, []string, error) {
 	}
 	if near := nearest(asked, names); near != "" {
 		return nil, nil, wrong("there is no command %q; did you mean %q?", safe(asked, 60), near).then("console %s --help", near)
+	}
+	if isGroup(args[0]) {
+		return nil, nil, wrong("there is no command %q", safe(asked, 60)).then("console %s --help", args[0])
 	}
 	return nil, nil, wrong("there is no command %q", safe(asked, 60)).then("console --help")
 }
@@ -257,6 +304,14 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// walk is how an event is found, read and mended.
+var walk = []string{
+	"console waiting ls\tfind it: what waits, by service and cause, with an ID each",
+	"console waiting show email/17\tread it: the event, its error, its trace, what is queued behind it",
+	"console redrive email/17 --yes\tits cause is mended: run it again, in its place",
+	"console drop email/17 --why \"why\"\tit can never work: remove it for good, its key goes on",
+}
+
 const exitCodes = `exit code: 0 done, 1 failed or refused, 2 used wrongly, 3 nothing was found, 4 what is there is not what is declared`
 
 func (s *session) overview() {
@@ -264,26 +319,28 @@ func (s *session) overview() {
 
 An event that cannot be handled waits, and holds its key. To find, read and mend it:
 
-  console waiting ls                         find it: what waits, by service and cause, with an ID each
-  console waiting show email/17              read it: the event, its error, its trace, what is queued behind it
-  console redrive email/17 --yes             its cause is mended: run it again, in its place
-  console drop email/17 --reason "why"       it can never work: remove it for good, its key goes on
-
-commands:
 `)
+	t := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
+	for _, line := range walk {
+		fmt.Fprintf(t, "  %s\n", s.called(line))
+	}
+	_ = t.Flush()
+	fmt.Fprint(s.out, "\ncommands:\n")
 	s.list(commands())
 	fmt.Fprint(s.out, `
-Each takes --json, and tells all about itself with --help. What would change something shows first what it would
-do, and does it with --yes; drop, which names one event, does it at once, and so does provision without --plan.
+Each takes --json ("help json" tells what it prints), and tells all about itself with --help. What would change
+something shows first what it would do, and does it with --yes; drop of one dead letter does it at once, and so does
+provision without --plan.
 
 It finds the system that runs under "make run" by itself, from here and from any folder below. For another, set
-ADMIN_URLS=order=http://host:port,inventory=…,email=… (the operator routes), KAFKA_BROKERS and SCHEMA_REGISTRY_URL.
+ADMIN_URLS=order=http://host:port,inventory=…,email=… (the operator routes; a name again for another replica),
+KAFKA_BROKERS and SCHEMA_REGISTRY_URL; one that is not set is taken from what runs here.
 
 `+exitCodes+"\n")
 }
 
 func (s *session) group(word string) {
-	fmt.Fprintf(s.out, "console %s: commands\n", word)
+	fmt.Fprintf(s.out, "%s %s: commands\n", s.name, word)
 	var some []*command
 	for _, c := range commands() {
 		if strings.HasPrefix(c.name, word+" ") {
@@ -301,14 +358,15 @@ func (s *session) list(some []*command) {
 	_ = t.Flush()
 }
 
-func (c *command) help(w io.Writer, set *flag.FlagSet) {
-	fmt.Fprintf(w, "%s\n\nusage: console %s [flags]\n\n%s\n\nexamples:\n", c.short, strings.TrimSpace(c.name+" "+c.args), strings.TrimSpace(c.long))
+func (s *session) help() {
+	c, w := s.command, s.out
+	fmt.Fprintf(w, "%s\n\nusage: %s %s [flags]\n\n%s\n\nexamples:\n", c.short, s.name, strings.TrimSpace(c.name+" "+c.args), strings.TrimSpace(c.long))
 	for _, e := range c.examples {
-		fmt.Fprintf(w, "  %s\n", e)
+		fmt.Fprintf(w, "  %s\n", s.called(e))
 	}
 	fmt.Fprint(w, "\nflags:\n")
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	set.VisitAll(func(f *flag.Flag) {
+	s.flags.VisitAll(func(f *flag.Flag) {
 		kind, usage := flag.UnquoteUsage(f)
 		if kind != "" {
 			kind = " " + strings.ToUpper(kind)

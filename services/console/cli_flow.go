@@ -16,7 +16,7 @@ var lagCommand = &command{
 	name: "lag", args: "[GROUP...]", short: "how far each group is behind, in records and time, per partition",
 	long: `
 Shows for each partition how many records the group has still to read, and how old the first of them is by its
-timestamp. What waits in a service's queues has been read: see console waiting ls. A service's name stands for its
+timestamp. What waits in a service's queues has been read: see waiting ls. A service's name stands for its
 group; without names all services' groups are shown. LOST are records that were removed before they were read, STOPPED
 is why a partition is not read any further.`,
 	examples: []string{"console lag", "console lag email", "console lag --behind", "console lag --json | jq '[.items[].records] | add'"},
@@ -24,17 +24,19 @@ is why a partition is not read any further.`,
 		behind := set.Bool("behind", false, "only partitions that lag or are stopped")
 		return func(ctx context.Context, s *session, words []string) error {
 			all, err := s.Lags(ctx, words...)
-			if *behind {
+			switch {
+			case err == nil && len(all) == 0 && len(words) > 0:
+				err = none("no such group has read anything: %s", safe(strings.Join(words, ", "), 200)).then("console lag")
+			case err == nil && len(all) == 0:
+				err = none("no group has read anything yet")
+			case *behind:
 				all = slices.DeleteFunc(all, func(l Lag) bool { return l.Records == 0 && l.Lost == 0 && l.Stopped == "" })
-			}
-			if err == nil && len(all) == 0 {
-				err = none("no group is behind, or has read anything yet")
-				if len(words) > 0 && !*behind {
-					err = none("no such group has read anything: %s", safe(strings.Join(words, ", "), 200)).then("console lag")
+				if err == nil && len(all) == 0 {
+					s.say("no group is behind")
 				}
 			}
 			if s.json {
-				return orJSON(err, s, map[string]any{"items": list(all)})
+				return s.answer(map[string]any{"items": list(all)}, err)
 			}
 			s.printLags(all)
 			return err
@@ -68,7 +70,7 @@ func (s *session) printLags(all []Lag) {
 	}
 	t.end()
 	if stopped {
-		s.say("\nstopped partitions, and how to go on:  console skip")
+		s.propose("\nstopped partitions, and how to go on", "console skip")
 	}
 }
 
@@ -86,7 +88,7 @@ the reason below: it is tried again by itself, and what comes behind it waits.`,
 			}
 			all, err := s.Outboxes(ctx, strings.Join(words, ""))
 			if s.json {
-				return orJSON(err, s, map[string]any{"items": list(all)})
+				return s.answer(map[string]any{"items": list(all)}, err)
 			}
 			if len(all) == 0 {
 				return err
@@ -157,10 +159,13 @@ Where nothing is found the exit code is 3.`,
 		limit := set.Int("limit", 0, "end after `n` records")
 		set.BoolVar(&t.Follow, "follow", false, "go on with new records")
 		set.StringVar(&t.Key, "key", "", "only records of the `key`")
-		set.StringVar(&t.Type, "type", "", "only events of the `type`: shop.order.OrderPlaced, or OrderPlaced")
+		set.Var((*typeName)(&t.Type), "type", "only events of the `type`: shop.order.OrderPlaced, or OrderPlaced")
 		set.BoolVar(&t.Unmask, "unmask", false, "show personal data")
 		return func(ctx context.Context, s *session, words []string) (err error) {
 			t.Topics = words
+			if s.isSet("limit") && *limit < 1 {
+				return wrong("--limit must be 1 or more")
+			}
 			if *from == "" {
 				*from = "1h"
 				if t.Follow {
@@ -203,9 +208,9 @@ func (s *session) tail(ctx context.Context, t Tail, from string, limit int) erro
 	case ctx.Err() != nil && !t.Follow:
 		return ctx.Err()
 	case shown == 0 && !t.Follow && from == "beginning":
-		return none("no record that matches").then("console tail --from beginning --limit 10")
+		return unknownType(none("no record that matches"), t.Type).then("console tail --from beginning --limit 10")
 	case shown == 0 && !t.Follow:
-		return none("no record since %s that matches", safe(from, 40)).then("say --from beginning for all that the topics still hold")
+		return unknownType(none("no record since %s that matches", safe(from, 40)), t.Type).then("%s", s.again(t.Topics, "from", "beginning"))
 	}
 	return nil
 }

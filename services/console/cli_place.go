@@ -6,6 +6,7 @@ import (
 	"flag"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,19 +25,17 @@ shown; the service's log keeps it. What is skipped is not handled. Where none is
 			all = slices.DeleteFunc(all, func(p Partition) bool {
 				return p.Stopped == "" || len(words) > 0 && !slices.Contains(words, p.Name())
 			})
-			if len(all) == 0 {
-				if err == nil && len(words) > 0 {
-					err = none("not stopped: %s", safe(words[0], 100)).then("console skip")
-				}
-				if err == nil {
-					err = none("no partition is stopped")
-				}
+			switch {
+			case err == nil && len(all) == 0 && len(words) > 0:
+				err = none("not stopped: %s", safe(words[0], 100)).then("console skip")
+			case err == nil && len(all) == 0:
+				err = none("no partition is stopped")
 			}
-			if *yes && err == nil {
-				return s.skip(ctx, all)
+			if *yes && len(all) > 0 {
+				return s.skip(ctx, all, err)
 			}
 			if s.json {
-				return orJSON(err, s, map[string]any{"dry_run": true, "items": list(all)})
+				return s.answer(map[string]any{"dry_run": !*yes, "items": list(all)}, err)
 			}
 			s.printStopped(all)
 			return err
@@ -49,19 +48,24 @@ func (s *session) printStopped(all []Partition) {
 		return
 	}
 	t := newTable(s.out, "PARTITION", "GROUP", "STOPPED", "AT", "GOES ON AT", "SKIPS", "LOG", "ERROR")
-	can := false
+	var can, gone *Partition
 	for i := range all {
 		p := &all[i]
-		to, skips := "?", "cannot be told"
-		if p.SkipTo != nil {
-			to, skips, can = strconv.FormatInt(*p.SkipTo, 10), rangeOf(p), true
+		to, skips, log := "?", "cannot be told", strconv.FormatInt(p.LogStart, 10)+" to "+strconv.FormatInt(p.LogEnd, 10)
+		switch {
+		case p.SkipTo != nil:
+			to, skips, can = strconv.FormatInt(*p.SkipTo, 10), rangeOf(p), p
+		case p.missing():
+			to, skips, log, gone = "", "", "missing", p
 		}
-		t.row(p.Name(), safe(p.Group, 60), safe(p.Stopped, 40), strconv.FormatInt(p.Position, 10), to, skips,
-			strconv.FormatInt(p.LogStart, 10)+" to "+strconv.FormatInt(p.LogEnd, 10), safe(p.Error, 100))
+		t.row(p.Name(), safe(p.Group, 60), safe(p.Stopped, 40), strconv.FormatInt(p.Position, 10), to, skips, log, safe(p.Error, 100))
 	}
 	t.end()
-	if can {
-		s.say("\nnothing is done yet; let one go on without what it skips:  console skip %s --yes", all[0].Name())
+	if gone != nil {
+		s.propose("\ntopic "+safe(gone.Topic, 100)+" does not exist; make it", "console provision")
+	}
+	if can != nil {
+		s.propose("\nnothing is done yet; let one go on without what it skips", "console skip %s --yes", can.Name())
 	}
 }
 
@@ -75,23 +79,36 @@ func rangeOf(p *Partition) string {
 	return strconv.FormatInt(p.Position, 10) + " to " + strconv.FormatInt(*p.SkipTo-1, 10) + " (" + strconv.FormatInt(n, 10) + ")"
 }
 
-func (s *session) skip(ctx context.Context, all []Partition) error {
-	var errs []error
-	var done []Partition
+// skip lets partitions go on. With one of a topic that was made anew all go on that its
+// replica has of it, since it joins its group again.
+func (s *session) skip(ctx context.Context, all []Partition, err error) error {
+	errs := []error{err}
+	done := []Partition{}
+	anew := map[string]bool{}
 	for i := range all {
 		p := &all[i]
-		if err := s.Skip(ctx, p); err != nil {
-			errs = append(errs, err)
-			continue
+		topic := p.replica.String() + " " + p.Topic
+		if !anew[topic] {
+			if err := s.Skip(ctx, p); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 		}
 		done = append(done, *p)
+		anew[topic] = p.Stopped == topicRecreated
 		s.say("%s goes on at %d; skipped: %s", p.Name(), *p.SkipTo, rangeOf(p))
 	}
+	for topic, whole := range anew {
+		if whole {
+			_, name, _ := strings.Cut(topic, " ")
+			s.say("%s was made anew: with one partition of it all go on that are in the same process", safe(name, 100))
+		}
+	}
 	if s.json {
-		return orJSON(errors.Join(errs...), s, map[string]any{"dry_run": false, "items": list(done)})
+		return s.answer(map[string]any{"dry_run": false, "items": done}, errors.Join(errs...))
 	}
 	if len(done) > 0 {
-		s.say("\nhow it goes:  console lag --behind")
+		s.propose("\nhow it goes", "console lag --behind")
 	}
 	return errors.Join(errs...)
 }
@@ -137,7 +154,7 @@ func (s *session) plan(ctx context.Context, p Provisioning) error {
 		err = f
 	}
 	if s.json {
-		return orJSON(err, s, map[string]any{"dry_run": true, "items": list(drifts)})
+		return s.answer(map[string]any{"dry_run": true, "items": list(drifts)}, err)
 	}
 	s.printDrifts(drifts)
 	if err == nil && !differs {
@@ -160,7 +177,7 @@ func (s *session) printDrifts(drifts []Drift) {
 func (s *session) provision(ctx context.Context, p Provisioning, wait time.Duration) error {
 	drifts, err := p.Apply(ctx, wait, func(err error) { s.warn("not yet, trying again: %v", err) })
 	if s.json {
-		return orJSON(err, s, map[string]any{"dry_run": false, "items": list(drifts)})
+		return s.answer(map[string]any{"dry_run": false, "items": list(drifts)}, err)
 	}
 	s.printDrifts(drifts)
 	if err == nil {

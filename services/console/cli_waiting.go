@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -15,12 +16,16 @@ import (
 // filterFlags are those of all commands that select waiting events.
 func filterFlags(set *flag.FlagSet, f *Filter) {
 	set.StringVar(&f.Service, "service", "", "only those of the service `name`")
-	set.StringVar(&f.State, "state", "", "only those in the `state`: dead, unavailable, retrying, running, behind, set aside")
+	set.Var(&choice{&f.State, states}, "state", "only those in the `state`: "+strings.Join(states, ", "))
 	set.StringVar(&f.Topic, "topic", "", "only those of the `topic`")
 	set.StringVar(&f.Key, "key", "", "only those of the `key`, such as an order's ID")
-	set.StringVar(&f.Type, "type", "", "only those of the `type`, such as shop.order.OrderPlaced")
-	set.StringVar(&f.Reason, "reason", "", "only those with the `reason`: permanent, exhausted, undecodable, unknown-schema")
-	set.StringVar(&f.Error, "error", "", "only those whose error contains the `text`")
+	set.Var((*typeName)(&f.Type), "type", "only those of the `type`: shop.order.OrderPlaced, or OrderPlaced")
+	set.StringVar(&f.Error, "error", "", "only those whose error contains the `text`; … in it stands for anything")
+}
+
+// reasonFlag is the filter's of the reason, which drop has its own way with.
+func reasonFlag(set *flag.FlagSet, f *Filter) {
+	set.Var(&choice{&f.Reason, reasons}, "reason", "only those with the `reason`: "+strings.Join(reasons, ", "))
 }
 
 var waitingLs = &command{
@@ -39,6 +44,7 @@ Where nothing waits the exit code is 3.`,
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
 		var f Filter
 		filterFlags(set, &f)
+		reasonFlag(set, &f)
 		each := set.Bool("each", false, "list single events, oldest first")
 		limit := set.Int("limit", 100, "with --each: at most `n` of each service")
 		after := set.String("after", "", "with --each: those behind the `id`")
@@ -51,6 +57,9 @@ Where nothing waits the exit code is 3.`,
 			}
 			if *each || *after != "" {
 				return s.listEach(ctx, f, *after, *limit)
+			}
+			if s.isSet("limit") {
+				return wrong("--limit goes with --each").then("%s", s.again(nil, "each", "true"))
 			}
 			return s.listGroups(ctx, f)
 		}
@@ -69,7 +78,7 @@ func (s *session) listGroups(ctx context.Context, f Filter) error {
 		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(b.Count, a.Count))
 	})
 	if s.json {
-		return orJSON(err, s, map[string]any{"items": list(groups)})
+		return s.answer(map[string]any{"items": list(groups)}, err)
 	}
 	if len(groups) == 0 {
 		return err
@@ -77,10 +86,10 @@ func (s *session) listGroups(ctx context.Context, f Filter) error {
 	t := newTable(s.out, "SERVICE", "STATE", "COUNT", "OLDEST", "TOPIC", "TYPE", "REASON", "EXAMPLE", "ERROR")
 	for _, g := range groups {
 		t.row(g.Service, safe(g.State, 20), strconv.FormatInt(g.Count, 10), since(g.Oldest), safe(g.Topic, 60), safe(g.Type, 60), safe(g.Reason, 30),
-			g.Example.String(), safe(g.Error, 100))
+			g.Example.String(), safe(cmp.Or(g.Error, g.Held), 100))
 	}
 	t.end()
-	s.say("\nread one:  console waiting show %s", groups[0].Example)
+	s.propose("\nread one", "console waiting show %s", groups[0].Example)
 	return err
 }
 
@@ -88,7 +97,7 @@ func nothingWaits(f Filter) error {
 	if f == (Filter{}) {
 		return none("nothing waits")
 	}
-	return none("nothing waits that matches").then("console waiting ls")
+	return unknownType(none("nothing waits that matches"), f.Type).then("console waiting ls")
 }
 
 // list makes an empty list of none, for JSON.
@@ -97,14 +106,6 @@ func list[T any](all []T) []T {
 		return []T{}
 	}
 	return all
-}
-
-// orJSON prints an answer as JSON, also where it is empty or in part, and keeps the error.
-func orJSON(err error, s *session, v any) error {
-	if failed := writeJSON(s.out, v, true); failed != nil {
-		return failed
-	}
-	return err
 }
 
 func (s *session) listEach(ctx context.Context, f Filter, after string, limit int) error {
@@ -120,7 +121,7 @@ func (s *session) listEach(ctx context.Context, f Filter, after string, limit in
 		err = nothingWaits(f)
 	}
 	if s.json {
-		return orJSON(err, s, map[string]any{"items": list(all), "more": list(more)})
+		return s.answer(map[string]any{"items": list(all), "more": list(more)}, err)
 	}
 	if len(all) == 0 {
 		return err
@@ -133,19 +134,9 @@ func (s *session) listEach(ctx context.Context, f Filter, after string, limit in
 				last = w.ID
 			}
 		}
-		s.say("\nmore of %s:  console waiting ls --each --service %s --after %s%s", service, service, last, filterWords(f))
+		s.propose("\nmore of "+service, "%s", s.again(nil, "service", service, "after", last.String()))
 	}
 	return err
-}
-
-// filterWords are a filter as it is typed, but for the service.
-func filterWords(f Filter) (words string) {
-	for _, one := range [][2]string{{"state", f.State}, {"topic", f.Topic}, {"key", f.Key}, {"type", f.Type}, {"reason", f.Reason}, {"error", f.Error}} {
-		if one[1] != "" {
-			words += " --" + one[0] + " " + quoted(one[1])
-		}
-	}
-	return words
 }
 
 func printWaiting(s *session, all []Waiting) {
@@ -153,7 +144,7 @@ func printWaiting(s *session, all []Waiting) {
 	for i := range all {
 		w := &all[i]
 		t.row(w.ID.String(), safe(w.State, 20), since(w.TakenAt), safe(w.Key, 60), safe(w.Type, 60), safe(w.Reason, 30),
-			strconv.Itoa(w.Attempts), strconv.Itoa(w.Redrives), safe(w.Error, 100))
+			strconv.Itoa(w.Attempts), strconv.Itoa(w.Redrives), safe(cmp.Or(w.Error, w.Held), 100))
 	}
 	t.end()
 }
@@ -162,7 +153,8 @@ var waitingShow = &command{
 	name: "waiting show", args: "ID", short: "one waiting event: decoded, its error, its trace, what is queued behind it",
 	long: `
 Shows a waiting event whole: why it waits, its place in its topic, its trace, its payload decoded by its schema, its
-headers, and the queue of its key. Personal data are masked; --unmask shows them, and the service logs that.`,
+headers, and the queue of its key. Personal data are masked; --unmask shows them, and the service logs that. It shows
+the first bytes, too, of what cannot be decoded; with --json all of them, in base64.`,
 	examples: []string{"console waiting show email/17", "console waiting show email/17 --unmask", "console waiting show email/17 --json | jq .event"},
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
 		unmask := set.Bool("unmask", false, "show personal data; the service logs it")
@@ -185,7 +177,9 @@ func parseIDs(words []string) (ids []ID, err error) {
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, id)
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
 	}
 	return ids, nil
 }
@@ -211,11 +205,11 @@ func (s *session) show(ctx context.Context, id ID, unmask bool) error {
 		queue = append(queue, queued{q.ID, q.State, q.Type})
 	}
 	if s.json {
-		return orJSON(nil, s, struct {
+		return s.answer(struct {
 			Waiting
 			Queue []queued `json:"queue"`
 			More  bool     `json:"queue_has_more,omitempty"`
-		}{w, list(queue), more})
+		}{w, list(queue), more}, nil)
 	}
 	s.say("%s is %s", id, describe(&w))
 	s.facts(&w)
@@ -233,7 +227,7 @@ func describe(w *Waiting) string {
 	}
 	text += ", waits for " + since(w.TakenAt) + ", attempts " + strconv.Itoa(w.Attempts)
 	if w.Redrives > 0 {
-		text += ", redriven " + strconv.Itoa(w.Redrives) + " times"
+		text += ", redriven " + counted(w.Redrives, "time")
 	}
 	return text
 }
@@ -242,6 +236,9 @@ func (s *session) facts(w *Waiting) {
 	s.say("")
 	t := newTable(s.out)
 	t.row("  error", safe(w.Error, 1000))
+	if w.Held != "" {
+		t.row("  held", safe(w.Held, 1000))
+	}
 	t.row("  type", safe(w.Type, 200))
 	t.row("  key", safe(w.Key, 1100))
 	t.row("  place", safe(w.place(), 200)+"  (topic/partition@offset)")
@@ -259,7 +256,8 @@ func (s *session) facts(w *Waiting) {
 
 func (s *session) payload(w *Waiting, unmask bool) {
 	if w.Undecoded != "" {
-		s.say("\nthe value cannot be decoded: %s", safe(w.Undecoded, 500))
+		s.say("\nthe value, %s, cannot be decoded: %s", counted(w.Size, "byte"), safe(w.Undecoded, 500))
+		s.dump(w, unmask)
 		return
 	}
 	note := "personal data masked, --unmask shows them"
@@ -271,6 +269,20 @@ func (s *session) payload(w *Waiting, unmask bool) {
 		return
 	}
 	s.say("\nevent (%s)\n  %s", note, safeJSON(b.Bytes()))
+}
+
+// dumped is how much of a value that cannot be decoded is shown, in bytes.
+const dumped = 256
+
+func (s *session) dump(w *Waiting, unmask bool) {
+	if !unmask {
+		s.propose("its bytes", "console waiting show %s --unmask", w.ID)
+		return
+	}
+	s.say("%s", strings.TrimRight(hex.Dump(w.Value[:min(len(w.Value), dumped)]), "\n"))
+	if len(w.Value) > dumped {
+		s.propose("…and "+counted(len(w.Value)-dumped, "byte")+" more", "console waiting show %s --unmask --json | jq -r .value | base64 -d", w.ID)
+	}
 }
 
 func (s *session) headers(w *Waiting) {
@@ -300,7 +312,7 @@ func (s *session) queue(w *Waiting, queue []queued, more bool) {
 	}
 	t.end()
 	if more {
-		s.say("  …and more:  console waiting ls --each --service %s --key %s", w.ID.Service, quoted(w.Key))
+		s.propose("  …and more", "console waiting ls --each --service %s --key %s", w.ID.Service, quoted(w.Key))
 	}
 }
 
@@ -313,15 +325,19 @@ func (s *session) advise(w *Waiting, queue []queued) {
 		if len(queue) > 0 {
 			head = queue[0].ID.String()
 		}
-		s.say("it waits for another event of its key:  console waiting show %s", head)
+		s.propose("it waits for another event of its key", "console waiting show %s", head)
 	case "dead", "set aside":
 		if strings.HasPrefix(w.Reason, "undecodable") {
-			s.say("no new attempt will read these bytes; remove it:  console drop %s --reason \"why\"", w.ID)
+			s.propose("no new attempt will read these bytes; remove it", `console drop %s --why "why"`, w.ID)
 			return
 		}
-		s.say("mend what the error names, then run it again:   console redrive %s --yes", w.ID)
-		s.say("or, if it can never work, remove it for good:   console drop %s --reason \"why\"", w.ID)
+		force := ""
+		if w.NeedsForce {
+			force = "--force "
+		}
+		s.propose("mend what the error names, then run it again", "console redrive %s %s--yes", w.ID, force)
+		s.propose("or, if it can never work, remove it for good", `console drop %s --why "why"`, w.ID)
 	default:
-		s.say("it is tried again by itself; at once:  console redrive %s --yes", w.ID)
+		s.propose("it is tried again by itself; at once", "console redrive %s --yes", w.ID)
 	}
 }

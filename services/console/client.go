@@ -15,10 +15,19 @@ import (
 )
 
 const (
-	dialTimeout   = 3 * time.Second
-	answerTimeout = 40 * time.Second // a part of a replay may take half of that
-	maxAnswer     = 64 << 20
+	dialTimeout = 3 * time.Second
+	maxAnswer   = 64 << 20
 )
+
+// timing is how long a service may take.
+type timing struct {
+	slow   time.Duration // then somebody is told who is waited for
+	look   time.Duration // then a question is given up
+	work   time.Duration // then a request that changes something is; a part of a replay may take half of it
+	finish time.Duration // then one is that was in hand when its context ended
+}
+
+var patience = timing{slow: 2 * time.Second, look: 10 * time.Second, work: 40 * time.Second, finish: 10 * time.Second}
 
 // Service is a service's operator routes.
 type Service struct {
@@ -26,6 +35,8 @@ type Service struct {
 	replicas []*url.URL
 	client   *http.Client
 	source   string
+	timing   timing
+	slow     func(service string) // hears of one that lets wait; it may be called at any time
 }
 
 // Problem is a service's refusal.
@@ -61,7 +72,8 @@ func (s *Service) get(ctx context.Context, path string, query url.Values, into a
 }
 
 // post goes to the next replica only if a replica could not be reached at all: what has been
-// sent may have been done.
+// sent may have been done. When ctx ends, a request in hand is finished, so that its outcome
+// is known, and no other begins.
 func (s *Service) post(ctx context.Context, path string, body, into any) error {
 	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, http.MethodPost, at, path, body, into) })
 }
@@ -89,8 +101,11 @@ func (u *unreachable) Error() string {
 		cause = inner.Err
 	}
 	text := cause.Error()
-	if errors.Is(cause, syscall.ECONNREFUSED) {
+	switch {
+	case errors.Is(cause, syscall.ECONNREFUSED):
 		text = "connection refused"
+	case errors.Is(cause, context.DeadlineExceeded):
+		text = "no answer in time"
 	}
 	return fmt.Sprintf("%s does not answer at %s (from %s): %s", u.service, u.at, u.source, text)
 }
@@ -106,17 +121,27 @@ func (s *Service) do(ctx context.Context, method string, at *url.URL, path strin
 		}
 		text = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	bounded, cancel := s.bounded(ctx, method)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, at.String()+path, text)
+	if s.slow != nil {
+		defer time.AfterFunc(s.timing.slow, func() { s.slow(s.Name) }).Stop()
+	}
+	req, err := http.NewRequestWithContext(bounded, method, at.String()+path, text)
 	if err != nil {
 		return err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	req.Header.Set("Service-Name", s.Name) // another service refuses it
 	resp, err := s.client.Do(req)
 	if err != nil {
+		if method == http.MethodGet && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		var dial *net.OpError
 		if method == http.MethodGet || errors.As(err, &dial) && dial.Op == "dial" {
 			return &unreachable{s.Name, at.Redacted(), s.source, err}
@@ -125,6 +150,19 @@ func (s *Service) do(ctx context.Context, method string, at *url.URL, path strin
 	}
 	defer resp.Body.Close()
 	return s.read(resp, into)
+}
+
+// bounded bounds a request. One that changes something outlives ctx for a while.
+func (s *Service) bounded(ctx context.Context, method string) (context.Context, context.CancelFunc) {
+	if method == http.MethodGet {
+		return context.WithTimeout(ctx, s.timing.look)
+	}
+	on, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timing.work)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(s.timing.finish, cancel) })
+	return on, func() {
+		stop()
+		cancel()
+	}
 }
 
 func (s *Service) read(resp *http.Response, into any) error {

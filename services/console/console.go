@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,13 +16,18 @@ import (
 
 // Config says where to look for the system.
 type Config struct {
-	Environ map[string]string // variables of the process
-	Dir     string            // where the file of `make run` is looked for, there and above
+	Environ map[string]string    // variables of the process
+	Dir     string               // where the file of `make run` is looked for, there and above
+	Slow    func(service string) // if set, hears which service lets wait; it may be called at any time
+	Name    string               // how the command line was called, for what it proposes; "console" if empty
+	timing  timing
 }
 
 // Console asks the system. It is safe for concurrent use.
 type Console struct {
-	place *place
+	place  *place
+	slow   func(string)
+	timing timing
 
 	mu       sync.Mutex
 	services []*Service // once known
@@ -33,7 +40,7 @@ func Open(cfg Config) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Console{place: p}, nil
+	return &Console{place: p, slow: cfg.Slow, timing: cmp.Or(cfg.timing, patience)}, nil
 }
 
 // Close ends the connections.
@@ -48,8 +55,9 @@ func (c *Console) Close() {
 	}
 }
 
-// Source is where the addresses were read: a file's path, or words for the variables.
-func (c *Console) Source() string { return c.place.source }
+// Sources are where the addresses were read, by their variables: a file's path, or words for
+// the variables themselves.
+func (c *Console) Sources() map[string]string { return maps.Clone(c.place.from) }
 
 // Services are those of the system, by name.
 func (c *Console) Services(ctx context.Context) ([]*Service, error) {
@@ -61,7 +69,7 @@ func (c *Console) Services(ctx context.Context) ([]*Service, error) {
 	var err error
 	var all []*Service
 	if c.place.front != "" {
-		all, err = c.place.behindFront(ctx)
+		all, err = c.behindFront(ctx)
 	} else {
 		all, err = c.place.services()
 	}
@@ -70,19 +78,20 @@ func (c *Console) Services(ctx context.Context) ([]*Service, error) {
 	}
 	client := newClient()
 	for _, s := range all {
-		s.client, s.source = client, c.place.source
+		s.client, s.source, s.timing, s.slow = client, c.place.from["ADMIN_URLS"], c.timing, c.slow
 	}
 	c.services = all
 	return all, nil
 }
 
 // behindFront asks `make run` for its services.
-func (p *place) behindFront(ctx context.Context) ([]*Service, error) {
+func (c *Console) behindFront(ctx context.Context) ([]*Service, error) {
+	p := c.place
 	base, err := url.Parse(p.front)
 	if err != nil {
-		return nil, fail("%s has a malformed URL", p.source).then(startHint)
+		return nil, fail("%s has a malformed URL", p.from["ADMIN_URLS"]).then(startHint)
 	}
-	front := &Service{Name: "the shop", replicas: []*url.URL{base}, client: newClient(), source: p.source}
+	front := &Service{Name: "the shop", replicas: []*url.URL{base}, client: newClient(), source: p.from["ADMIN_URLS"], timing: c.timing, slow: c.slow}
 	defer front.client.CloseIdleConnections()
 	var list struct{ Services []string }
 	if err := front.get(ctx, "/", nil, &list); err != nil {
@@ -100,8 +109,10 @@ func explain(err error) error {
 	var away *unreachable
 	var known *Failure
 	switch {
-	case err == nil || errors.As(err, &known):
+	case err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled):
 		return err
+	case refused(err, http.StatusMisdirectedRequest):
+		return fail("%v", err).then("correct ADMIN_URLS: each address behind the name of its service")
 	case errors.As(err, &away) && strings.HasSuffix(away.source, urlFile):
 		return fail("%v", away).then("is `make run` still running? start it; or remove %s", away.source)
 	case errors.As(err, &away):
@@ -168,7 +179,7 @@ func (c *Console) kafka(ctx context.Context) (*kafka.Reader, error) {
 	defer cancel()
 	c.reader, err = kafka.NewReader(bounded, cfg)
 	if err != nil {
-		return nil, fail("%s (from %s)", safe(err.Error(), 300), c.place.source).then("start the brokers, or correct KAFKA_BROKERS")
+		return nil, fail("%s (from %s)", safe(err.Error(), 300), c.place.from["KAFKA_BROKERS"]).then("start the brokers, or correct KAFKA_BROKERS")
 	}
 	return c.reader, nil
 }

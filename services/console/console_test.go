@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ type stand struct {
 	answers map[string]string
 	status  map[string]int
 	asked   []string
+	on      map[string]func(*stand) // is called, locked, before what was asked is answered
 }
 
 func newStand(t *testing.T, answers map[string]string) *stand {
@@ -41,6 +43,9 @@ func (s *stand) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.asked = append(s.asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
 	what := r.Method + " " + r.URL.Path
+	if on := s.on[what]; on != nil {
+		on(s)
+	}
 	text, ok := s.answers[what]
 	if code := s.status[what]; code != 0 {
 		w.WriteHeader(code)
@@ -70,8 +75,12 @@ func run(t *testing.T, environ map[string]string, args ...string) typed {
 
 func runIn(t *testing.T, dir string, environ map[string]string, args ...string) typed {
 	t.Helper()
+	return runWith(t.Context(), console.Config{Environ: environ, Dir: dir}, args...)
+}
+
+func runWith(ctx context.Context, cfg console.Config, args ...string) typed {
 	var out, errs bytes.Buffer
-	code := console.Run(t.Context(), console.Config{Environ: environ, Dir: dir}, args, &out, &errs)
+	code := console.Run(ctx, cfg, args, &out, &errs)
 	return typed{code, out.String(), errs.String()}
 }
 
@@ -104,7 +113,7 @@ func TestRun_help(t *testing.T) {
 		t.Parallel()
 		for _, args := range [][]string{nil, {"help"}, {"--help"}, {"-h"}} {
 			a := run(t, nil, args...)
-			a.want(t, 0, "console waiting ls  ", "console waiting show email/17  ", "console redrive email/17 --yes  ", "console drop email/17 --reason", "ADMIN_URLS", "exit code")
+			a.want(t, 0, "console waiting ls  ", "console waiting show email/17  ", "console redrive email/17 --yes  ", "console drop email/17 --why", "ADMIN_URLS", "exit code")
 			for _, c := range commands {
 				if !strings.Contains(a.out, "\n  "+c+" ") {
 					t.Errorf("%q is not listed in\n%s", c, a.out)
@@ -133,7 +142,7 @@ func TestRun_help(t *testing.T) {
 				line, _, _ = strings.Cut(line, " | ")
 				a := run(t, nil, words(line)[1:]...)
 				// They find no system, which comes after their words are understood.
-				if a.code != 2 || strings.Contains(a.errs, "console: ") && !strings.Contains(a.errs, "no services") && !strings.Contains(a.errs, "is missing") {
+				if a.code != 1 || strings.Contains(a.errs, "console: ") && !strings.Contains(a.errs, "no services") && !strings.Contains(a.errs, "is missing") {
 					t.Errorf("%s: %d %s", line, a.code, a.errs)
 				}
 			}
@@ -182,15 +191,30 @@ func TestRun_misused(t *testing.T) {
 		{"an ID without its service", []string{"waiting", "show", "17"}, []string{"such as email/17", "next: console waiting ls --each"}},
 		{"a service that is none", []string{"waiting", "show", "mail/17"}, []string{`no service "mail"; there are email`, "next: console waiting show --help"}},
 		{"show of nothing", []string{"waiting", "show"}, []string{"one ID"}},
-		{"drop without a reason", []string{"drop", "email/17"}, []string{`next: console drop email/17 --reason "why"`}},
+		{"drop without a reason", []string{"drop", "email/17"}, []string{`next: console drop email/17 --why "why"`}},
+		{"drop of a filter without a reason", []string{"drop", "--key", "o 1", "--yes"}, []string{`next: console drop --key 'o 1' --why why --yes`}},
+		{"drop of a filter with a reason that is none of a failure", []string{"drop", "--key", "o-1", "--reason", "customer was called"}, []string{"permanent, exhausted", "--why"}},
+		{"drop of nothing named", []string{"drop", "--why", "x"}, []string{"say which", "next: console waiting ls --each"}},
+		{"drop of an ID and a filter", []string{"drop", "email/1", "--key", "o-1", "--why", "x"}, []string{"either one ID or a filter"}},
 		{"drop with a reason of blanks", []string{"drop", "email/17", "--reason", " "}, []string{"say why"}},
+		{"an empty key does not mean all keys", []string{"redrive", "--key", "", "--yes"}, []string{"--key is empty", "next: console redrive --help"}},
+		{"nor an empty service all services", []string{"waiting", "ls", "--service="}, []string{"--service is empty"}},
+		{"nor an empty type all types", []string{"replay", "email", "orders", "--from", "1h", "--type", "", "--yes"}, []string{"--type is empty"}},
+		{"a state that is none", []string{"waiting", "ls", "--state", "died"}, []string{"--state: it is one of dead, unavailable"}},
+		{"a reason that is none", []string{"redrive", "--reason", "permanet"}, []string{"it is one of permanent, exhausted, undecodable, unknown-schema"}},
+		{"to go on behind an ID is no filter", []string{"redrive", "--after", "email/3", "--yes"}, []string{"say which", "next: console waiting ls"}},
+		{"a group's second word that is nothing near", []string{"waiting", "xylophone"}, []string{"next: console waiting --help"}},
+		{"ls with a limit for groups", []string{"waiting", "ls", "--limit", "2"}, []string{"next: console waiting ls --each --limit 2"}},
+		{"tail of less than nothing", []string{"tail", "--limit", "-1"}, []string{"--limit must be 1 or more"}},
+		{"redrive that waits less than nothing", []string{"redrive", "email/1", "--wait", "-1s"}, []string{"--wait must be 0 or more"}},
+		{"replay of nothing", []string{"replay", "email", "orders", "--from", "1h", "--until", "2h"}, []string{"nothing lies between --from 1h and --until 2h"}},
+		{"replay of a partition from nowhere", []string{"replay", "email", "orders/3"}, []string{"orders/3@1200", "next: console replay email orders/3@0"}},
 		{"ls with a word", []string{"waiting", "ls", "email"}, []string{"flags only"}},
 		{"a time that is none", []string{"tail", "--from", "yesterday"}, []string{"2026-03-01T08:00:00Z"}},
 		{"replay from nowhere", []string{"replay", "email", "orders"}, []string{"--from 2h"}},
 		{"replay of two topics", []string{"replay", "email", "orders/1@2", "emails/1@2"}, []string{"all of one topic"}},
 		{"replay from a place and a time", []string{"replay", "email", "orders/1@2", "--from", "1h"}, []string{"not both"}},
 		{"ADMIN_URLS that are none", []string{"outbox"}, []string{"ADMIN_URLS"}},
-		{"kafka that nobody has named", []string{"lag"}, []string{"KAFKA_BROKERS is missing", "next: make run, or export KAFKA_BROKERS=host:port"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -235,15 +259,31 @@ func TestRun_findsTheSystem(t *testing.T) {
 		runIn(t, below, map[string]string{"KAFKA_BROKERS": "127.0.0.1:1"}, "outbox").want(t, 0, "email")
 	})
 
-	t.Run("variables that name another system win, all of them", func(t *testing.T) {
+	t.Run("a variable wins, and what is not set is taken from the file", func(t *testing.T) {
 		t.Parallel()
 		dir, s := front(t)
 		other := newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 3, "oldest_age_seconds": 192, "held": [{"topic": "orders", "key": "o-1"}]}`})
 		runIn(t, dir, admin(map[string]*stand{"order": other}), "outbox").want(t, 0, "order", "3m12s", "orders o-1")
-		runIn(t, dir, map[string]string{"KAFKA_BROKERS": "elsewhere:9092"}, "outbox").want(t, 2, "ADMIN_URLS is not set")
 		if n := len(s.requests()); n != 0 {
 			t.Errorf("the system of the file was asked %d times", n)
 		}
+		runIn(t, dir, map[string]string{"KAFKA_BROKERS": "elsewhere:9092"}, "outbox").want(t, 0, "email", "the brokers from the variable KAFKA_BROKERS")
+		a := runIn(t, dir, map[string]string{"SCHEMA_REGISTRY_URL": "http://elsewhere:8081"}, "outbox", "--verbose")
+		a.want(t, 0, "email", "SCHEMA_REGISTRY_URL is from the variable", "ADMIN_URLS is from "+dir)
+	})
+
+	t.Run("where there is none it says what to start or to set", func(t *testing.T) {
+		t.Parallel()
+		run(t, nil, "outbox").want(t, 1, "no services", "next: make run, or export ADMIN_URLS=")
+		run(t, nil, "lag").want(t, 1, "KAFKA_BROKERS is missing", "next: make run, or export KAFKA_BROKERS=host:port")
+	})
+
+	t.Run("an address behind the name of another service is refused", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{"GET /admin/outbox": `{"status": 421, "detail": "this is the service email"}`})
+		s.status["GET /admin/outbox"] = http.StatusMisdirectedRequest
+		run(t, admin(map[string]*stand{"order": s}), "outbox").want(t, 1, "order: this is the service email", "next: correct ADMIN_URLS")
+		run(t, map[string]string{"ADMIN_URLS": "order=" + s.URL + ",email=" + s.URL + "/"}, "outbox").want(t, 2, "is there twice, as order and as email")
 	})
 
 	t.Run("a shop that has gone is named with its file", func(t *testing.T) {
@@ -274,10 +314,19 @@ func TestRun_findsTheSystem(t *testing.T) {
 		gone.Close()
 		environ := admin(map[string]*stand{"order": gone, "email": there})
 		run(t, environ, "outbox").want(t, 1, "email    7", "order does not answer", "next: start order, or correct ADMIN_URLS")
-		var list struct{ Items []struct{ Service string } }
+		var list struct {
+			Items  []struct{ Service string }
+			Errors []struct{ Text, Next string }
+		}
 		a := run(t, environ, "outbox", "--json")
 		if err := json.Unmarshal([]byte(a.out), &list); err != nil || len(list.Items) != 1 || a.code != 1 {
 			t.Errorf("%v, %+v, exit code %d", err, list, a.code)
+		}
+		if len(list.Errors) != 1 || !strings.Contains(list.Errors[0].Text, "order does not answer") || list.Errors[0].Next == "" {
+			t.Errorf("errors %+v, want that order does not answer, and what to do", list.Errors)
+		}
+		if a := run(t, admin(map[string]*stand{"email": there}), "outbox", "--json"); strings.Contains(a.out, "errors") {
+			t.Errorf("there are errors in %s", a.out)
 		}
 	})
 

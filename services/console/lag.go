@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -40,7 +41,7 @@ func (c *Console) Lags(ctx context.Context, names ...string) ([]Lag, error) {
 		return nil, err
 	}
 	partitions, warning := c.Partitions(ctx)
-	if c.place.front == "" && c.place.environ["ADMIN_URLS"] == "" {
+	if c.place.from["ADMIN_URLS"] == "" {
 		warning = nil // only the brokers are known, which is enough
 	}
 	groups, service := map[string][]string{}, map[string]string{} // topics, service by group
@@ -58,11 +59,18 @@ func (c *Console) Lags(ctx context.Context, names ...string) ([]Lag, error) {
 	if len(names) > 0 {
 		groups = pick(groups, service, names)
 	}
-	all := []Lag{}
+	all, errs, said := []Lag{}, []error{warning}, map[string]bool{}
 	for group, topics := range groups {
 		lags, err := reader.Lag(ctx, group, lagPatience, topics...)
-		if err != nil {
-			return nil, fail("%s", safe(err.Error(), 300)).then("console provision --plan")
+		if err != nil && !errors.Is(err, kafka.ErrNoTopic) {
+			errs = append(errs, fail("%s", safe(err.Error(), 300)))
+		}
+		for _, topic := range topics {
+			there := slices.ContainsFunc(lags, func(l kafka.Lag) bool { return l.Topic == topic })
+			if errors.Is(err, kafka.ErrNoTopic) && !there && !said[topic] {
+				said[topic] = true
+				errs = append(errs, missing(topic))
+			}
 		}
 		for _, l := range lags {
 			all = append(all, lagOf(l, service[group], partitions))
@@ -71,7 +79,7 @@ func (c *Console) Lags(ctx context.Context, names ...string) ([]Lag, error) {
 	slices.SortFunc(all, func(a, b Lag) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
-	return all, warning
+	return all, errors.Join(errs...)
 }
 
 // addGroups adds those that have read our topics.

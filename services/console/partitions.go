@@ -74,7 +74,9 @@ func (c *Console) Partitions(ctx context.Context) ([]Partition, error) {
 	var replicas []*Service
 	for _, s := range services {
 		for _, at := range s.replicas {
-			replicas = append(replicas, &Service{Name: s.Name, replicas: []*url.URL{at}, client: s.client, source: s.source})
+			one := *s
+			one.replicas = []*url.URL{at}
+			replicas = append(replicas, &one)
 		}
 	}
 	all, err := gather(ctx, replicas, func(ctx context.Context, s *Service) ([]Partition, error) {
@@ -95,15 +97,31 @@ func (c *Console) Partitions(ctx context.Context) ([]Partition, error) {
 	return all, err
 }
 
-// Skip lets a stopped partition go on behind what cannot be read.
+// topicRecreated is why partitions are stopped whose topic was deleted, and perhaps made
+// again.
+const topicRecreated = "topic_recreated"
+
+// missing reports whether the partition's topic does not exist.
+func (p *Partition) missing() bool { return p.Stopped == topicRecreated && p.SkipTo == nil }
+
+// Skip lets a stopped partition go on behind what cannot be read. It may go on already: then
+// nothing is done.
 func (c *Console) Skip(ctx context.Context, p *Partition) error {
-	if p.SkipTo == nil {
+	switch {
+	case p.missing():
+		return fail("%s: topic %s does not exist", p.Name(), safe(p.Topic, 100)).then("console provision")
+	case p.SkipTo == nil:
 		return fail("%s: where it could go on cannot be told; %s", p.Name(), safe(p.Error, 200))
 	}
 	err := p.owner.do(ctx, http.MethodPost, p.replica, "/admin/partitions/skip", map[string]any{
 		"topic": p.Topic, "partition": p.Partition, "from": p.Position, "to": *p.SkipTo, "dry_run": false,
 	}, nil)
 	if refused(err, http.StatusConflict) {
+		if now, failed := c.Partitions(ctx); failed == nil && !slices.ContainsFunc(now, func(n Partition) bool {
+			return n.Name() == p.Name() && n.Stopped != ""
+		}) {
+			return nil
+		}
 		return fail("%v", err).then("console skip")
 	}
 	return explain(err)

@@ -22,9 +22,9 @@ var urlFile = filepath.Join(".run", "urls.json")
 
 // place is where the system is.
 type place struct {
-	source  string            // where that was read
+	from    map[string]string // where each address was read, by its variable
 	front   string            // `make run` has all services' operator routes behind one URL
-	environ map[string]string // with the addresses of the file, if one was found
+	environ map[string]string // with the addresses of the file for those that are not set
 }
 
 // urls is the file that `make run` writes.
@@ -35,25 +35,40 @@ type urls struct {
 	Registry string `json:"registry"`
 }
 
-// find looks for the file of `make run` in dir and above it. Variables that say otherwise win,
-// all of them: parts of two systems are never mixed.
+// find takes each address from its variable, and those that are not set from the file of
+// `make run` in dir or above it.
 func find(environ map[string]string, dir string) (*place, error) {
-	p := &place{source: "the variables", environ: environ}
-	file, u, err := findFile(dir)
-	if err != nil || file == "" {
-		return p, err
-	}
-	differs := func(name, value string) bool { return environ[name] != "" && environ[name] != value }
-	if environ["ADMIN_URLS"] != "" || differs("KAFKA_BROKERS", u.Kafka) || differs("SCHEMA_REGISTRY_URL", u.Registry) {
-		p.source = "the variables, which do not name the system of " + file
-		return p, nil
-	}
-	p.source, p.front, p.environ = file, u.Admin, maps.Clone(environ)
+	p := &place{from: map[string]string{}, environ: maps.Clone(environ)}
 	if p.environ == nil {
 		p.environ = map[string]string{}
 	}
-	p.environ["KAFKA_BROKERS"], p.environ["SCHEMA_REGISTRY_URL"] = u.Kafka, u.Registry
+	file, u, err := findFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	for name, address := range map[string]string{"ADMIN_URLS": u.Admin, "KAFKA_BROKERS": u.Kafka, "SCHEMA_REGISTRY_URL": u.Registry} {
+		switch {
+		case environ[name] != "" && environ[name] != address:
+			p.from[name] = "the variable " + name
+		case file != "":
+			p.from[name] = file
+			if name == "ADMIN_URLS" {
+				p.front = address
+			} else {
+				p.environ[name] = address
+			}
+		}
+	}
 	return p, nil
+}
+
+// mixed warns of services and brokers that may be those of two systems, and is empty if not.
+func (p *place) mixed() string {
+	admin, brokers := p.from["ADMIN_URLS"], p.from["KAFKA_BROKERS"]
+	if admin != "" && brokers != "" && strings.HasSuffix(admin, urlFile) != strings.HasSuffix(brokers, urlFile) {
+		return "the services are from " + admin + ", the brokers from " + brokers
+	}
+	return ""
 }
 
 func findFile(dir string) (file string, u urls, err error) {
@@ -94,9 +109,9 @@ func (p *place) services() ([]*Service, error) {
 		return nil, wrong("%v", err).then(adminHint)
 	}
 	if len(cfg.URLs) == 0 {
-		return nil, wrong("no services: there is no %s here or above, and ADMIN_URLS is not set", urlFile).then(adminHint)
+		return nil, fail("no services: there is no %s here or above, and ADMIN_URLS is not set", urlFile).then(adminHint)
 	}
-	all := map[string]*Service{}
+	all, seen := map[string]*Service{}, map[string]string{}
 	for _, one := range cfg.URLs {
 		name, at, ok := strings.Cut(strings.TrimSpace(one), "=")
 		base, err := url.Parse(at)
@@ -107,6 +122,10 @@ func (p *place) services() ([]*Service, error) {
 			all[name] = &Service{Name: name}
 		}
 		base.Path = strings.TrimSuffix(base.Path, "/")
+		if other, twice := seen[base.String()]; twice {
+			return nil, wrong("ADMIN_URLS: %s is there twice, as %s and as %s", safe(base.Redacted(), 100), other, safe(name, 60)).then(adminHint)
+		}
+		seen[base.String()] = name
 		all[name].replicas = append(all[name].replicas, base)
 	}
 	return sorted(all), nil
@@ -124,7 +143,7 @@ func sorted(all map[string]*Service) []*Service {
 func (p *place) kafka() (kafka.Config, error) {
 	cfg, err := service.Parse[kafka.Config](p.environ)
 	if err != nil {
-		return cfg, wrong("%v", err).then("make run, or export KAFKA_BROKERS=host:port")
+		return cfg, p.unset("KAFKA_BROKERS", err).then("make run, or export KAFKA_BROKERS=host:port")
 	}
 	cfg.Group, cfg.InstanceID, cfg.ClientID = "", "", "console"
 	return cfg, nil
@@ -133,9 +152,17 @@ func (p *place) kafka() (kafka.Config, error) {
 func (p *place) registry() (codec.Config, error) {
 	cfg, err := service.Parse[codec.Config](p.environ)
 	if err != nil {
-		return cfg, wrong("%v", err).then("make run, or export SCHEMA_REGISTRY_URL=http://host:port")
+		return cfg, p.unset("SCHEMA_REGISTRY_URL", err).then("make run, or export SCHEMA_REGISTRY_URL=http://host:port")
 	}
 	return cfg, nil
+}
+
+// unset is an error about variables: that no shop was found is none of how a command is used.
+func (p *place) unset(name string, err error) *Failure {
+	if p.environ[name] == "" {
+		return fail("%v", err)
+	}
+	return wrong("%v", err)
 }
 
 // The exit codes.

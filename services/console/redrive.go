@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,8 +13,9 @@ type Redrives struct {
 	DryRun   bool      `json:"dry_run"`
 	Matched  int       `json:"matched"`
 	Redriven int       `json:"redriven"`
-	Refused  []Refusal `json:"refused,omitempty"`
-	Items    []Waiting `json:"items,omitempty"` // the first of those that match
+	Refused  []Refusal `json:"refused,omitempty"` // with DryRun: those that would be
+	Items    []Waiting `json:"items"`             // the first of those that match
+	Next     *ID       `json:"next,omitempty"`    // after an error: another pass goes on behind it
 }
 
 // Refusal says why an event was not redriven.
@@ -39,40 +39,74 @@ type Pass struct {
 	Progress func(so Redrives, last ID)
 }
 
-// RedriveAll runs a pass. It ends with those that match when it begins: what dies again
-// meanwhile is left for another pass. After an error, or when ctx ends, the progress last
-// heard of is where another pass goes on.
+// RedriveAll runs a pass. It ends with those that match when it begins, which it counts
+// first: what dies again meanwhile is left for another pass. A service that fails keeps none
+// of the others from it.
 func (c *Console) RedriveAll(ctx context.Context, p Pass) (Redrives, error) {
-	total := Redrives{DryRun: p.DryRun}
+	total := Redrives{DryRun: p.DryRun, Items: []Waiting{}}
 	services, err := c.chosen(ctx, p.Filter.Service)
 	if err != nil {
 		return total, err
 	}
-	var errs []error
+	until, errs := c.ends(ctx, services, p, &total)
+	at := p.After
+	progress := p.Progress
+	p.Progress = func(so Redrives, last ID) {
+		if len(errs) == 0 {
+			at = last
+		}
+		if progress != nil {
+			progress(so, last)
+		}
+	}
+	for _, s := range services {
+		if end, some := until[s.Name]; some {
+			if err := s.redriveAll(ctx, p, end, &total); err != nil {
+				errs = append(errs, explain(err))
+			}
+		}
+	}
+	errs = append(errs, ctx.Err())
+	if err = errors.Join(errs...); err != nil && at.N > 0 {
+		total.Next = &at
+	}
+	return total, err
+}
+
+// ends finds out where a pass ends in each service that has some that match, and how many
+// those are. A dry run ends by itself.
+func (c *Console) ends(ctx context.Context, services []*Service, p Pass, total *Redrives) (until map[string]int64, errs []error) {
+	until = map[string]int64{}
 	for _, s := range services {
 		if s.Name < p.After.Service {
 			continue
 		}
-		if err := s.redriveAll(ctx, p, &total); err != nil {
+		if p.DryRun {
+			until[s.Name] = 0
+			continue
+		}
+		last, n, err := s.last(ctx, p)
+		if err != nil {
 			errs = append(errs, explain(err))
 		}
+		if last > 0 {
+			total.Matched += n
+			until[s.Name] = last
+		}
 	}
-	return total, errors.Join(append(errs, ctx.Err())...)
+	return until, errs
 }
 
-func (s *Service) redriveAll(ctx context.Context, p Pass, total *Redrives) error {
-	from := int64(0)
+// after is where a pass begins in a service.
+func (p *Pass) after(s *Service) int64 {
 	if p.After.Service == s.Name {
-		from = p.After.N
+		return p.After.N
 	}
-	until := int64(0)
-	if !p.DryRun { // first find out where the pass ends
-		last, err := s.last(ctx, p, from)
-		if err != nil || last == 0 {
-			return err
-		}
-		until = last
-	}
+	return 0
+}
+
+func (s *Service) redriveAll(ctx context.Context, p Pass, until int64, total *Redrives) error {
+	from := p.after(s)
 	step := maxPage
 	if p.Rate > 0 && !p.DryRun {
 		step = int(min(max(p.Rate, 1), 100))
@@ -83,7 +117,7 @@ func (s *Service) redriveAll(ctx context.Context, p Pass, total *Redrives) error
 		if err != nil {
 			return err
 		}
-		total.add(s, page)
+		total.add(s, p, page)
 		if n := len(page.Items); n > 0 {
 			from = page.Items[n-1].ID
 			if p.Progress != nil {
@@ -113,19 +147,20 @@ func pace(ctx context.Context, begun time.Time, p Pass, n int) error {
 	}
 }
 
-// last is the highest ID of those that match.
-func (s *Service) last(ctx context.Context, p Pass, from int64) (last int64, err error) {
+// last is the highest ID of those that match, and n how many they are.
+func (s *Service) last(ctx context.Context, p Pass) (last int64, n int, err error) {
 	p.DryRun = true
-	for {
+	for from := p.after(s); ; {
 		page, err := s.redrivePage(ctx, p, from, 0, maxPage)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		if n := len(page.Items); n > 0 {
-			last = page.Items[n-1].ID
+		n += page.Matched
+		if len(page.Items) > 0 {
+			last = page.Items[len(page.Items)-1].ID
 		}
 		if page.Next == 0 {
-			return last, nil
+			return last, n, nil
 		}
 		from = page.Next
 	}
@@ -145,11 +180,17 @@ func (s *Service) redrivePage(ctx context.Context, p Pass, after, until int64, l
 	return page, err
 }
 
-func (r *Redrives) add(s *Service, page redrivePage) {
-	r.Matched += page.Matched
+func (r *Redrives) add(s *Service, p Pass, page redrivePage) {
+	if p.DryRun {
+		r.Matched += page.Matched
+		for _, a := range page.Items {
+			r.refuse(a.of(s), p.Force)
+		}
+	}
 	r.Redriven += page.Redriven
 	for _, text := range page.Refused {
 		number, why, _ := strings.Cut(text, ": ")
+		why = strings.Replace(why, "with force", "with --force", 1)
 		n, _ := strconv.ParseInt(number, 10, 64)
 		r.Refused = append(r.Refused, Refusal{ID{s.Name, n}, why})
 	}
@@ -158,24 +199,52 @@ func (r *Redrives) add(s *Service, page redrivePage) {
 	}
 }
 
-// RedriveEach redrives single events, or with dry shows them.
-func (c *Console) RedriveEach(ctx context.Context, ids []ID, force, dry bool) (total Redrives, err error) {
-	total.DryRun = dry
-	for _, id := range slices.Compact(ids) {
+// refuse notes an event whose redrive would be refused.
+func (r *Redrives) refuse(w Waiting, force bool) {
+	if why := w.refused(force); why != "" {
+		r.Refused = append(r.Refused, Refusal{w.ID, why})
+	}
+}
+
+// refused says why a redrive of the event would be refused, if it would.
+func (w *Waiting) refused(force bool) string {
+	switch {
+	case w.State == "behind":
+		return "another event of its key comes first"
+	case w.State == "running":
+		return "it is running now"
+	case w.NeedsForce && !force:
+		return "redriven " + counted(w.Redrives, "time") + " before: only with --force"
+	}
+	return ""
+}
+
+// RedriveEach redrives single events, or with dry shows them. One that cannot be redriven
+// keeps none of the others from it.
+func (c *Console) RedriveEach(ctx context.Context, ids []ID, force, dry bool) (Redrives, error) {
+	total := Redrives{DryRun: dry, Items: []Waiting{}}
+	var errs []error
+	for _, id := range ids {
 		w, err := c.Show(ctx, id, false)
-		if err != nil {
-			return total, err
+		if err == nil {
+			total.Matched++
+			w = w.brief()
+			if dry {
+				total.refuse(w, force)
+			} else {
+				var now ID
+				now, err = c.Redrive(ctx, id, force)
+				w = w.moved(now.N)
+			}
 		}
-		w.Headers, w.Event = nil, nil
-		total.Matched++
-		total.Items = append(total.Items, w)
-		if dry {
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		if err := c.Redrive(ctx, id, force); err != nil {
-			return total, err
+		total.Items = append(total.Items, w)
+		if !dry {
+			total.Redriven++
 		}
-		total.Redriven++
 	}
-	return total, nil
+	return total, errors.Join(errs...)
 }

@@ -77,10 +77,12 @@ func (s *Service) replay(ctx context.Context, body map[string]any, total *Replay
 		Until map[string]int64 `json:"until"`
 	}
 	err := s.post(ctx, "/admin/replay", body, &part)
-	if refused(err, http.StatusNotFound) {
-		return wrong("%v", err).then("console lag %s", s.Name)
-	}
-	if err != nil {
+	switch {
+	case refused(err, http.StatusNotFound):
+		return missing(body["topic"].(string))
+	case refused(err, http.StatusBadRequest):
+		return wrong("%v", err)
+	case err != nil:
 		return err
 	}
 	total.Scanned += part.Scanned

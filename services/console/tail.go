@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"example.com/keyline/pkg/codec"
@@ -19,7 +22,7 @@ type Record struct {
 	Partition int32             `json:"partition"`
 	Offset    int64             `json:"offset"`
 	Time      time.Time         `json:"time"` // when the event happened
-	Key       string            `json:"key"`
+	Key       string            `json:"key"`  // quoted as in Go if it is no UTF-8
 	Type      string            `json:"type,omitempty"`
 	EventID   string            `json:"event_id"`
 	TraceID   string            `json:"trace_id,omitempty"`
@@ -57,8 +60,7 @@ const mergeMost = 10_000
 func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		reader, from, until, err := c.span(ctx, t)
-		if err != nil {
-			yield(Record{}, err)
+		if err != nil && !yield(Record{}, err) || from == nil {
 			return
 		}
 		show, err := c.decoder()
@@ -74,7 +76,7 @@ func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 				}
 				continue
 			}
-			if t.Key != "" && t.Key != string(raw.Key) {
+			if t.Key != "" && string(event.ParseKey(t.Key)) != string(raw.Key) {
 				continue
 			}
 			r := show.decode(ctx, &raw, !t.Unmask)
@@ -108,6 +110,7 @@ func matches(full, wanted string) bool {
 	return wanted == "" || full == wanted || len(full) > len(wanted) && full[len(full)-len(wanted)-1:] == "."+wanted
 }
 
+// span is what a tail reads. An error beside positions names topics that are missing.
 func (c *Console) span(ctx context.Context, t Tail) (reader *kafka.Reader, from, until kafka.Positions, err error) {
 	if reader, err = c.kafka(ctx); err != nil {
 		return nil, nil, nil, err
@@ -116,30 +119,45 @@ func (c *Console) span(ctx context.Context, t Tail) (reader *kafka.Reader, from,
 	if len(topics) == 0 {
 		topics = eventTopics()
 	}
-	if !t.Follow {
-		if until, err = reader.Ends(ctx, topics...); err != nil {
-			return nil, nil, nil, noTopic(err)
+	if until, err = reader.Ends(ctx, topics...); err != nil && !errors.Is(err, kafka.ErrNoTopic) {
+		return nil, nil, nil, fail("%s", safe(err.Error(), 300))
+	}
+	var errs []error
+	for _, topic := range topics {
+		if until[topic] == nil {
+			errs = append(errs, missing(topic))
 		}
 	}
+	topics = slices.Collect(maps.Keys(until))
 	switch {
+	case len(topics) == 0:
+		return nil, nil, nil, errors.Join(errs...)
 	case t.From.End:
-		from, err = reader.Ends(ctx, topics...)
+		from = until
 	case t.From.Time.IsZero():
 		from, err = reader.Starts(ctx, topics...)
 	default:
 		from, err = reader.Since(ctx, t.From.Time, topics...)
 	}
-	return reader, from, until, noTopic(err)
+	if err != nil && from == nil {
+		return nil, nil, nil, fail("%s", safe(err.Error(), 300))
+	}
+	if t.Follow {
+		until = nil
+	}
+	return reader, from, until, errors.Join(errs...)
 }
 
-func noTopic(err error) error {
-	switch {
-	case errors.Is(err, kafka.ErrNoTopic):
-		return fail("%v", err).then("console provision --plan")
-	case err != nil:
-		return fail("%s", safe(err.Error(), 300))
+// missing says of a topic that is not there what to do about it.
+func missing(topic string) error {
+	var ours []string
+	for _, t := range schemas.Topics() {
+		ours = append(ours, t.Name)
 	}
-	return nil
+	if slices.Contains(ours, topic) {
+		return fail("topic %s does not exist", topic).then("console provision")
+	}
+	return wrong("there is no topic %q; there are %s", safe(topic, 100), strings.Join(ours, ", "))
 }
 
 // eventTopics are the topics that events are published to.
@@ -177,7 +195,7 @@ func (d *decoder) decode(ctx context.Context, raw *event.Record, mask bool) Reco
 	typ, err := d.codec.Type(ctx, raw.Value)
 	meta := event.ReadMeta(raw, typ)
 	r := Record{
-		Topic: raw.Topic, Partition: raw.Partition, Offset: raw.Offset, Time: meta.Time, Key: meta.Subject, Type: typ,
+		Topic: raw.Topic, Partition: raw.Partition, Offset: raw.Offset, Time: meta.Time, Key: event.KeyText(raw.Key), Type: typ,
 		EventID: meta.ID, Source: meta.Source, Version: meta.Version, Headers: map[string]string{}, written: raw.Timestamp,
 	}
 	if sc := event.SpanContext(raw.Headers); sc.IsValid() {

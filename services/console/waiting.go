@@ -42,6 +42,7 @@ type Group struct {
 	Type    string    `json:"type"`
 	Reason  string    `json:"reason,omitempty"`
 	Error   string    `json:"error,omitempty"` // without what differs between them
+	Held    string    `json:"held,omitempty"`  // why events of the type are not tried now
 	Count   int64     `json:"count"`
 	Oldest  time.Time `json:"oldest"`
 	Example ID        `json:"example"`
@@ -70,6 +71,12 @@ type Waiting struct {
 	Headers       map[string]string `json:"headers,omitempty"`
 	Event         json.RawMessage   `json:"event,omitempty"`
 	Undecoded     string            `json:"undecoded,omitempty"`
+	Size          int               `json:"value_bytes,omitempty"`
+	Value         []byte            `json:"value,omitempty"`       // if it cannot be decoded and personal data are asked for
+	NeedsForce    bool              `json:"needs_force,omitempty"` // it was redriven so often that another time wants force
+	Held          string            `json:"held,omitempty"`        // why events of its type are not tried now
+	Was           *ID               `json:"was,omitempty"`         // before it was redriven, if that changed it
+	Outcome       Outcome           `json:"outcome,omitempty"`     // of its redrive
 }
 
 // place is where the event is in its topic, as it is typed for tail and replay.
@@ -82,12 +89,28 @@ func position(topic string, partition int32, offset int64) string {
 // answered is a waiting event as its service tells it: the ID is a number there.
 type answered struct {
 	Waiting
-	ID int64 `json:"id"`
+	ID    int64 `json:"id"`
+	NewID int64 `json:"new_id"`
 }
 
 func (a answered) of(s *Service) Waiting {
 	a.Waiting.ID = ID{s.Name, a.ID}
-	return a.Waiting
+	return a.Waiting.moved(a.NewID)
+}
+
+// moved is the event under the number that its redrive gave it, if that is another one.
+func (w Waiting) moved(to int64) Waiting {
+	if to > 0 && to != w.ID.N {
+		was := w.ID
+		w.Was, w.ID.N = &was, to
+	}
+	return w
+}
+
+// brief leaves out what only one event is shown with.
+func (w Waiting) brief() Waiting {
+	w.Headers, w.Event, w.Undecoded, w.Value, w.Size = nil, nil, "", nil, 0
+	return w
 }
 
 // Summary tells what waits, by service and cause. What some services answer is told though
@@ -204,28 +227,18 @@ func (c *Console) Queue(ctx context.Context, w *Waiting) (all []Waiting, more bo
 	return all, more, explain(err)
 }
 
-// Drop removes a waiting event for good, and returns what it was.
-func (c *Console) Drop(ctx context.Context, id ID, reason string) (Waiting, error) {
-	w, err := c.Show(ctx, id, false)
-	if err != nil {
-		return w, err
-	}
-	s, err := c.service(ctx, id.Service)
-	if err != nil {
-		return w, err
-	}
-	err = s.post(ctx, "/admin/waiting/"+strconv.FormatInt(id.N, 10)+"/drop", map[string]string{"reason": reason}, nil)
-	return w, about(err, id)
-}
-
 // Redrive gives a waiting event its attempts back and lets it run now, in its place. After
-// ten times only with force.
-func (c *Console) Redrive(ctx context.Context, id ID, force bool) error {
+// ten times only with force. It returns the event's ID from then on.
+func (c *Console) Redrive(ctx context.Context, id ID, force bool) (now ID, err error) {
 	s, err := c.service(ctx, id.Service)
 	if err != nil {
-		return err
+		return id, err
 	}
-	return about(s.post(ctx, "/admin/waiting/"+strconv.FormatInt(id.N, 10)+"/redrive", map[string]bool{"force": force}, nil), id)
+	answer := struct {
+		NewID int64 `json:"new_id"`
+	}{id.N}
+	err = s.post(ctx, "/admin/waiting/"+strconv.FormatInt(id.N, 10)+"/redrive", map[string]bool{"force": force}, &answer)
+	return ID{s.Name, answer.NewID}, about(err, id)
 }
 
 // about says what to do about a refusal that concerns one event.
@@ -236,7 +249,7 @@ func about(err error, id ID) error {
 	case refused(err, http.StatusNotFound):
 		return none("%s: it does not wait; it may be done by now", id).then("console waiting ls --each --service %s", id.Service)
 	case refused(err, http.StatusConflict) && strings.Contains(err.Error(), "force"):
-		return fail("%s was refused: %v", id, err).then("mend the cause, then: console redrive %s --force --yes", id)
+		return fail("%s was refused: %s", id, strings.Replace(err.Error(), "with force", "with --force", 1)).then("if the cause is mended: console redrive %s --force --yes", id)
 	case refused(err, http.StatusConflict):
 		return fail("%s was refused: %v", id, err).then("console waiting show %s", id)
 	}

@@ -50,7 +50,7 @@ func TestRun_hostileText(t *testing.T) {
 		"POST /admin/replay": jsonText(t, map[string]any{"matched": map[string]int{hostile: 1}, "refused": map[string]string{hostile: hostile}, "done": true}),
 	})})
 	for _, line := range []string{
-		"waiting ls", "waiting ls --each", "waiting show email/17", "redrive --all", "redrive email/17", "drop email/17 --reason x", "outbox", "skip", "replay email orders --from 1h",
+		"waiting ls", "waiting ls --each", "waiting show email/17", "redrive --all", "redrive email/17", "drop email/17 --why x", "drop --all", "outbox", "skip", "replay email orders --from 1h",
 		hostile, "waiting ls --" + hostile, "tail --from " + hostile, "waiting show " + hostile,
 	} {
 		for _, with := range []string{"", " --json"} {
@@ -82,10 +82,12 @@ func TestRun_flags(t *testing.T) {
 		code       int
 		want       []string // requests
 	}{
-		{"behind the words", "redrive email/17 --yes", 0, []string{"GET /admin/waiting/17", `POST /admin/waiting/17/redrive {"force":false}`}},
-		{"before them", "redrive --yes --force email/17", 0, []string{"GET /admin/waiting/17", `POST /admin/waiting/17/redrive {"force":true}`}},
+		{"behind the words", "redrive email/17 --wait 0 --yes", 0, []string{"GET /admin/waiting/17", `POST /admin/waiting/17/redrive {"force":false}`}},
+		{"before them", "redrive --yes --wait 0s --force email/17", 0, []string{"GET /admin/waiting/17", `POST /admin/waiting/17/redrive {"force":true}`}},
 		{"without yes nothing is done", "redrive email/17 --force", 0, []string{"GET /admin/waiting/17"}},
 		{"a filter goes to the service", "waiting ls --state dead --key 'o 1' --error a&b", 3, []string{"GET /admin/waiting/summary?error=a%26b&key=o+1&state=dead"}},
+		{"a type's last part stands for it", "waiting ls --type OrderConfirmed", 3, []string{"GET /admin/waiting/summary?type=shop.order.OrderConfirmed"}},
+		{"a type that is not known is asked for as it is", "waiting ls --type Confirmed", 3, []string{"GET /admin/waiting/summary?type=Confirmed"}},
 		{"single events in pages", "waiting ls --each --limit 5 --after email/9", 3, []string{"GET /admin/waiting?after=9&limit=5"}},
 		{"unmasking is asked for", "waiting show email/17 --unmask", 0, []string{"GET /admin/waiting/17?unmask=true", "GET /admin/waiting?after=0&key=k&limit=20"}},
 		{"a dry run of a filter", "redrive --key k", 0, []string{

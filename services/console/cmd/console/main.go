@@ -14,7 +14,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	os.Exit(console.Run(ctx, console.Config{Environ: environ()}, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(console.Run(ctx, console.Config{Environ: environ(), Name: console.CalledAs(os.Args[0])}, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 func environ() map[string]string {

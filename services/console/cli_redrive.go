@@ -1,0 +1,251 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+var redriveCommand = &command{
+	name: "redrive", args: "[ID...]", short: "run waiting events again, in their place: by ID, --key, a filter, or --all",
+	long: `
+Gives events that wait their attempts back and lets them run now, in their place: only in the group that failed, with
+their IDs, before what is queued behind them; one that was set aside goes to the end of its key's queue, under a new ID.
+Without --yes it only shows which. With a key, a filter or --all it takes dead letters, unless --state says otherwise,
+oldest first, so many per second as --rate says, and those that wait when it begins. Ctrl-C stops it between two steps;
+it then says how to go on. An event that was redriven ten times is refused, so that nothing runs in circles; when the
+cause is mended, --force takes it too. With IDs or a key it waits a little for what becomes of each, and tells it; the
+exit code is 0 if all are done by then. Where events were refused, failed again or still wait it is 1.`,
+	examples: []string{
+		"console redrive email/17",
+		"console redrive email/17 --yes",
+		"console redrive --key 01a20b59-bec0-759e-974f-f2b16b81d2aa --yes --wait 30s",
+		"console redrive --service email --error 'connection refused' --rate 20 --yes",
+		"console redrive --all --yes",
+	},
+	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
+		var p Pass
+		filterFlags(set, &p.Filter)
+		reasonFlag(set, &p.Filter)
+		all := set.Bool("all", false, "all dead letters")
+		yes := set.Bool("yes", false, "do it")
+		after := set.String("after", "", "go on behind the `id`")
+		set.BoolVar(&p.Force, "force", false, "those too that were redriven ten times")
+		set.Float64Var(&p.Rate, "rate", 100, "`n` events per second; 0: as fast as it goes")
+		wait := set.Duration("wait", 5*time.Second, "with IDs or --key: so `long` for what becomes of them; 0: not at all")
+		return func(ctx context.Context, s *session, words []string) error {
+			ids, err := parseIDs(words)
+			filtered := *all || p.Filter != Filter{}
+			switch {
+			case err != nil:
+				return err
+			case len(ids) > 0 && (filtered || *after != ""):
+				return wrong("either IDs or a filter, not both")
+			case len(ids) == 0 && !filtered:
+				return wrong("say which: an ID, --key, another filter, or --all").then("console waiting ls")
+			case !(p.Rate >= 0):
+				return wrong("--rate must be 0 or more")
+			case *wait < 0:
+				return wrong("--wait must be 0 or more")
+			}
+			if *after != "" {
+				if p.After, err = ParseID(*after); err != nil {
+					return err
+				}
+			}
+			if p.DryRun = !*yes; len(ids) > 0 {
+				return s.redriveIDs(ctx, ids, p, *wait)
+			}
+			return s.redriveAll(ctx, p, *wait)
+		}
+	},
+}
+
+func (s *session) redriveIDs(ctx context.Context, ids []ID, p Pass, wait time.Duration) error {
+	done, err := s.RedriveEach(ctx, ids, p.Force, p.DryRun)
+	s.caution(done)
+	switch {
+	case len(done.Items) == 0:
+	case p.DryRun:
+		s.wouldRedrive(done, wordsOf(ids))
+	default:
+		s.say("redriven: %d of %d", done.Redriven, len(ids))
+		err = errors.Join(err, s.await(ctx, &done, wait))
+	}
+	if s.json {
+		return s.answer(done, err)
+	}
+	return err
+}
+
+func wordsOf(ids []ID) (words []string) {
+	for _, id := range ids {
+		words = append(words, id.String())
+	}
+	return words
+}
+
+func (s *session) redriveAll(ctx context.Context, p Pass, wait time.Duration) error {
+	p.Progress = func(so Redrives, at ID) {
+		if !p.DryRun && so.Matched > 100 {
+			s.warn("%d of %d redriven, %d refused, at %s", so.Redriven, so.Matched, len(so.Refused), at)
+		}
+	}
+	done, err := s.RedriveAll(ctx, p)
+	s.caution(done)
+	switch {
+	case err != nil && !p.DryRun && (done.Redriven > 0 || ctx.Err() != nil):
+		on := s.again(nil)
+		if done.Next != nil {
+			on = s.again(nil, "after", done.Next.String())
+		}
+		err = fail("stopped after %d: %s", done.Redriven, whyStopped(ctx, err)).then("%s", on)
+	case err == nil && done.Matched == 0:
+		err = unknownType(none("nothing to redrive: no %s event waits that matches", cmp.Or(p.Filter.State, "dead")), p.Filter.Type).then("console waiting ls")
+	case err == nil && !p.DryRun && len(done.Refused) > 0:
+		f := fail("%d of %d were refused", len(done.Refused), done.Matched)
+		if slices.ContainsFunc(done.Refused, func(r Refusal) bool { return strings.Contains(r.Why, "force") }) {
+			f.then("if the cause is mended: %s", s.again(nil, "force", "true"))
+		}
+		err = f
+	}
+	switch {
+	case done.Matched == 0:
+	case p.DryRun:
+		s.wouldRedrive(done, nil)
+	default:
+		s.refusals(done)
+		s.say("redriven: %d of %d", done.Redriven, done.Matched)
+		if p.Filter.Key != "" {
+			err = errors.Join(err, s.await(ctx, &done, wait))
+		} else {
+			s.propose("what waits now", "console waiting ls")
+		}
+	}
+	if s.json {
+		return s.answer(done, err)
+	}
+	return err
+}
+
+// caution warns of what a redrive of these will not mend.
+func (s *session) caution(done Redrives) {
+	unreadable := 0
+	var held []string
+	for _, w := range done.Items {
+		if w.Reason == "undecodable" {
+			unreadable++
+		}
+		if w.Held != "" && !slices.Contains(held, w.Held) {
+			held = append(held, w.Held)
+		}
+	}
+	if unreadable > 0 {
+		s.warn("%s cannot be decoded; to run it again does not make its bytes readable", counted(unreadable, "event"))
+	}
+	for _, h := range held {
+		s.warn("%s; what is redriven waits until that is over", safe(h, 300))
+	}
+}
+
+// wouldRedrive shows what a dry run has found, and how to do it.
+func (s *session) wouldRedrive(done Redrives, words []string) {
+	const shown = 20
+	if s.json {
+		return
+	}
+	printWaiting(s, done.Items[:min(len(done.Items), shown)])
+	if done.Matched > shown {
+		s.say("…and %d more", done.Matched-shown)
+	}
+	s.refusals(done)
+	n := done.Matched - len(done.Refused)
+	switch {
+	case n > 0:
+		s.propose("\nnothing is done yet; run "+counted(n, "event")+" again", "%s", s.again(words, "yes", "true"))
+	case slices.ContainsFunc(done.Items, func(w Waiting) bool { return w.NeedsForce }):
+		s.propose("\nnothing is done yet; if the cause is mended", "%s", s.again(words, "force", "true", "yes", "true"))
+	default:
+		s.say("\nnothing is done yet, and nothing of this can be redriven now")
+	}
+}
+
+func (s *session) refusals(done Redrives) {
+	if len(done.Refused) == 0 || s.json {
+		return
+	}
+	t := newTable(s.out, "REFUSED", "WHY")
+	for _, r := range done.Refused {
+		t.row(r.ID.String(), safe(r.Why, 200))
+	}
+	t.end()
+}
+
+// await tells what becomes of events that were redriven, and is an error unless all are done.
+func (s *session) await(ctx context.Context, done *Redrives, wait time.Duration) error {
+	done.Items = slices.DeleteFunc(done.Items, func(w Waiting) bool {
+		return slices.ContainsFunc(done.Refused, func(r Refusal) bool { return r.ID == w.ID })
+	})
+	if len(done.Items) == 0 {
+		return nil
+	}
+	if wait == 0 {
+		s.propose("how it went", "console waiting show %s", done.Items[0].ID)
+		return nil
+	}
+	items, err := s.Await(ctx, done.Items, wait)
+	done.Items = items
+	for i := range items {
+		s.say("%s", became(&items[i]))
+	}
+	of := func(o Outcome) (n int, next string) {
+		for _, w := range items {
+			if w.Outcome != o {
+				continue
+			}
+			if n++; n == 1 {
+				next = "console waiting show " + w.ID.String()
+			}
+		}
+		return n, next
+	}
+	var failures []error
+	if n, next := of(Failed); n > 0 {
+		failures = append(failures, fail("%d of %d failed again", n, len(items)).then("%s", next))
+	}
+	if n, next := of(Waits); n > 0 {
+		failures = append(failures, fail("%d of %d still wait", n, len(items)).then("%s", next))
+	}
+	return errors.Join(append(failures, err)...)
+}
+
+// became says what has become of an event that was redriven.
+func became(w *Waiting) string {
+	name := w.ID.String()
+	if w.Was != nil {
+		name += " (was " + w.Was.String() + ")"
+	}
+	switch {
+	case w.Outcome == Done:
+		return name + " is done"
+	case w.Outcome == Failed:
+		return name + " failed again: " + safe(w.Error, 300)
+	case w.Held != "":
+		return name + " still waits: " + safe(w.Held, 300)
+	case w.Attempts == 0: // the error is that of before
+		return name + " still waits: " + safe(w.State, 20)
+	}
+	return fmt.Sprintf("%s still waits: %s after %s: %s", name, safe(w.State, 20), counted(w.Attempts, "attempt"), safe(w.Error, 300))
+}
+
+func whyStopped(ctx context.Context, err error) string {
+	if ctx.Err() != nil {
+		return "interrupted"
+	}
+	return safe(err.Error(), 300)
+}

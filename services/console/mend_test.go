@@ -1,0 +1,323 @@
+package console_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"example.com/keyline/services/console"
+)
+
+// become lets a waiting event of a stand be something else once it was redriven; empty: it is
+// done.
+func (s *stand) become(id, event string) {
+	s.on = map[string]func(*stand){"POST /admin/waiting/" + id + "/redrive": func(s *stand) {
+		if s.answers["GET /admin/waiting/"+id] = event; event == "" {
+			delete(s.answers, "GET /admin/waiting/"+id)
+		}
+	}}
+}
+
+func TestRun_redriveTellsTheOutcome(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, then string
+		code       int
+		words      []string
+	}{
+		{"done", "", 0, []string{"redriven: 1 of 1", "email/17 is done"}},
+		{"failed again", `{"id": 17, "state": "dead", "error": "550 no such user"}`, 1, []string{"email/17 failed again: 550 no such user", "next: console waiting show email/17"}},
+		{"held with its type", `{"id": 17, "state": "unavailable", "held": "shop.order.OrderPlaced is held: no route"}`, 1,
+			[]string{"email/17 still waits: shop.order.OrderPlaced is held: no route", "1 of 1 still wait"}},
+		{"tried again by itself", `{"id": 17, "state": "retrying", "attempts": 1, "error": "450 busy"}`, 1, []string{"email/17 still waits: retrying after 1 attempt: 450 busy"}},
+		{"not tried yet", `{"id": 17, "state": "retrying", "error": "that of before"}`, 1, []string{"email/17 still waits: retrying\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, map[string]string{"GET /admin/waiting/17": `{"id": 17, "state": "dead"}`, "POST /admin/waiting/17/redrive": `{"id": 17, "new_id": 17}`})
+			s.become("17", tt.then)
+			run(t, admin(map[string]*stand{"email": s}), "redrive", "email/17", "--yes", "--wait", "150ms").want(t, tt.code, tt.words...)
+		})
+	}
+
+	t.Run("one that was set aside has another ID then", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{
+			"GET /admin/waiting/17": `{"id": 17, "state": "set aside", "reason": "undecodable"}`, "POST /admin/waiting/17/redrive": `{"id": 17, "new_id": 23}`,
+			"GET /admin/waiting/23": `{"id": 23, "state": "set aside", "error": "no such bytes"}`,
+		})
+		run(t, admin(map[string]*stand{"email": s}), "redrive", "email/17", "--yes").want(t, 1,
+			"1 event cannot be decoded; to run it again does not make its bytes readable", "email/23 (was email/17) failed again: no such bytes")
+	})
+
+	t.Run("with a key, and as JSON", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{
+			"POST /admin/waiting/redrive": `{"matched": 2, "redriven": 1, "refused": ["18: running"], "items": [{"id": 17, "new_id": 17}, {"id": 18}]}`,
+		})
+		var done struct {
+			Matched, Redriven int
+			Items             []struct{ ID, Outcome string }
+			Errors            []struct{ Text string }
+		}
+		a := run(t, admin(map[string]*stand{"email": s}), "redrive", "--key", "k", "--yes", "--json")
+		if err := json.Unmarshal([]byte(a.out), &done); err != nil || a.code != 1 || len(done.Items) != 1 || done.Items[0].Outcome != "done" || len(done.Errors) != 1 {
+			t.Errorf("%v, exit code %d, %+v, want email/17 done and email/18 refused", err, a.code, done)
+		}
+	})
+
+	t.Run("an ID that is unknown keeps none of the others from it", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{"GET /admin/waiting/17": `{"id": 17, "state": "dead"}`, "POST /admin/waiting/17/redrive": `{"id": 17, "new_id": 17}`})
+		s.become("17", "")
+		a := run(t, admin(map[string]*stand{"email": s}), "redrive", "email/9999", "email/17", "email/17", "--yes")
+		a.want(t, 3, "redriven: 1 of 2", "email/17 is done", "email/9999: it does not wait")
+	})
+}
+
+// What a command proposes has all flags that were typed.
+func TestRun_proposalsKeepTheFlags(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, line, answer, want string
+		code                     int
+	}{
+		{"redrive that has only shown", "redrive --key 'o 1' --force --rate 5", `{"matched": 1, "items": [{"id": 17}]}`, "run 1 event again:  console redrive --force --key 'o 1' --rate 5 --yes\n", 0},
+		{"redrive of what wants force", "redrive --all", `{"matched": 1, "items": [{"id": 17, "state": "dead", "needs_force": true, "redrives": 11}]}`,
+			"if the cause is mended:  console redrive --all --force --yes\n", 0},
+		{"redrive that was refused", "redrive --all --yes --rate 7", `{"matched": 1, "items": [{"id": 17}], "refused": ["17: redriven 10 times before: only with force"]}`,
+			"next: if the cause is mended: console redrive --all --force --rate 7 --yes\n", 1},
+		{"pages of a list", "waiting ls --each --limit 1 --state dead --error '5 1'", `{"items": [{"id": 17}], "next": "17"}`,
+			"more of email:  console waiting ls --after email/17 --each --error '5 1' --limit 1 --service email --state dead\n", 0},
+		{"replay that has only shown", "replay email orders --from 2h --key 'o 1' --type OrderPlaced", `{"matched": {"shop.order.OrderPlaced": 2}, "done": true}`,
+			"let email handle 2 events again:  console replay email orders --from 2h --key 'o 1' --type shop.order.OrderPlaced --yes\n", 0},
+		{"drop that has only shown", "drop --key 'o 1'", `{"items": [{"id": 17}]}`, "remove 1 event for good:  console drop --key 'o 1' --why why --yes\n", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, map[string]string{"POST /admin/waiting/redrive": tt.answer, "GET /admin/waiting": tt.answer, "POST /admin/replay": tt.answer})
+			run(t, admin(map[string]*stand{"email": s}), words(tt.line)...).want(t, tt.code, tt.want)
+		})
+	}
+}
+
+// Ctrl-C lets the request in hand be finished, so that its outcome is known, and says how to
+// go on.
+func TestRun_interrupted(t *testing.T) {
+	t.Parallel()
+	interrupted := func(t *testing.T, path, answer, line string) typed {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := newStand(t, map[string]string{"POST " + path: answer})
+		s.on = map[string]func(*stand){"POST " + path: func(s *stand) {
+			if strings.Contains(s.asked[len(s.asked)-1], `"dry_run":false`) {
+				cancel()
+			}
+		}}
+		return runWith(ctx, console.Config{Environ: admin(map[string]*stand{"email": s}), Dir: t.TempDir()}, words(line)...)
+	}
+
+	t.Run("a redrive", func(t *testing.T) {
+		t.Parallel()
+		const page = `{"matched": 3, "redriven": 1, "items": [{"id": 17, "new_id": 17}]}`
+		interrupted(t, "/admin/waiting/redrive", page, "redrive --all --force --rate 9 --yes").want(t, 1,
+			"redriven: 1 of 3", "stopped after 1: interrupted", "next: console redrive --after email/17 --all --force --rate 9 --yes\n")
+	})
+
+	t.Run("a replay", func(t *testing.T) {
+		t.Parallel()
+		const part = `{"scanned": 5, "queued": 1, "matched": {"shop.order.OrderPlaced": 1}, "next": {"0": 7, "1": 9}, "done": false}`
+		interrupted(t, "/admin/replay", part, "replay email orders --from 2h --until 1h --key 'o 1' --yes").want(t, 1,
+			"stopped after 1 event: interrupted", "next: console replay email orders/0@7 orders/1@9 --key 'o 1' --until 1h --yes\n")
+	})
+}
+
+func TestRun_drop(t *testing.T) {
+	t.Parallel()
+	post := func(s *stand) (all []string) {
+		for _, asked := range s.requests() {
+			if strings.HasPrefix(asked, "POST") {
+				all = append(all, asked)
+			}
+		}
+		return all
+	}
+	one := func(t *testing.T, state string) (*stand, map[string]string) {
+		s := newStand(t, map[string]string{"GET /admin/waiting/17": `{"id": 17, "state": "` + state + `", "topic": "orders"}`, "POST /admin/waiting/17/drop": `{}`})
+		return s, admin(map[string]*stand{"email": s})
+	}
+
+	t.Run("of a dead letter is done at once; --reason and --why are the same for one", func(t *testing.T) {
+		t.Parallel()
+		for _, flag := range []string{"--reason", "--why"} {
+			s, environ := one(t, "dead")
+			a := run(t, environ, "drop", "email/17", flag, "customer was called")
+			a.want(t, 0, "dropped email/17: (unreadable) at orders/0@0")
+			if want := []string{`POST /admin/waiting/17/drop {"reason":"customer was called"}`}; !slices.Equal(post(s), want) {
+				t.Errorf("asked %q, want %q", post(s), want)
+			}
+		}
+	})
+
+	t.Run("of an event that may recover wants --yes", func(t *testing.T) {
+		t.Parallel()
+		s, environ := one(t, "unavailable")
+		run(t, environ, "drop", "email/17", "--why", "x").want(t, 1, "it is unavailable, and may be done yet", "next: console drop email/17 --why x --yes")
+		if n := len(post(s)); n != 0 {
+			t.Errorf("%d requests that change something", n)
+		}
+		run(t, environ, "drop", "email/17", "--why", "x", "--yes").want(t, 0, "dropped email/17")
+	})
+
+	t.Run("of a filter shows first, takes dead letters, and goes on behind one that is refused", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{
+			"GET /admin/waiting": `{"items": [{"id": 17, "state": "dead"}, {"id": 18, "state": "dead"}]}`, "POST /admin/waiting/18/drop": `{}`,
+		})
+		environ := admin(map[string]*stand{"email": s})
+		run(t, environ, "drop", "--reason", "permanent").want(t, 0, "email/17", "email/18", "nothing is done yet")
+		run(t, environ, "drop", "--reason", "permanent", "--why", "x", "--yes").want(t, 3, "dropped: 1 of 2", "email/17: it does not wait")
+		if asked := s.requests()[0]; asked != "GET /admin/waiting?after=0&limit=1000&reason=permanent&state=dead" {
+			t.Errorf("asked %s", asked)
+		}
+		if want := []string{`POST /admin/waiting/17/drop {"reason":"x"}`, `POST /admin/waiting/18/drop {"reason":"x"}`}; !slices.Equal(post(s), want) {
+			t.Errorf("asked %q, want %q", post(s), want)
+		}
+	})
+}
+
+// A topic that was made anew is read again as a whole once one of its partitions is told to.
+func TestRun_skipOfATopicThatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	const stopped = `{"group": "g", "items": [
+		{"topic": "orders", "partition": 0, "position": 5, "stopped": "topic_recreated", "skip_to": 0}, {"topic": "orders", "partition": 1, "position": 7, "stopped": "topic_recreated", "skip_to": 0}]}`
+	s := newStand(t, map[string]string{"GET /admin/partitions": stopped, "POST /admin/partitions/skip": `{}`})
+	environ := admin(map[string]*stand{"email": s})
+	run(t, environ, "skip", "--yes").want(t, 0, "email/orders/0 goes on at 0", "email/orders/1 goes on at 0")
+	run(t, environ, "skip", "email/orders/1", "--yes").want(t, 0, "email/orders/1 goes on at 0", "orders was made anew: with one partition of it all go on")
+	if n := len(s.requests()); n != 4 {
+		t.Errorf("%d requests, want to look and to skip, twice: %q", n, s.requests())
+	}
+
+	// It has gone on between the look and the request.
+	s.status["POST /admin/partitions/skip"] = http.StatusConflict
+	s.on = map[string]func(*stand){"POST /admin/partitions/skip": func(s *stand) { s.answers["GET /admin/partitions"] = `{}` }}
+	run(t, environ, "skip", "--yes").want(t, 0, "email/orders/0 goes on at 0")
+
+	s.answers["GET /admin/partitions"] = `{"items": [{"topic": "orders", "position": 5, "log_start": -1, "log_end": -1, "stopped": "topic_recreated"}]}`
+	a := run(t, environ, "skip")
+	a.want(t, 0, "topic orders does not exist; make it:  console provision", "missing")
+	if strings.Contains(a.out, "-1") || strings.Contains(a.out, "?") {
+		t.Errorf("what is not known is shown as a number:\n%s", a.out)
+	}
+	run(t, environ, "skip", "--yes").want(t, 1, "next: console provision")
+	var list struct{ DryRun bool }
+	if a := run(t, environ, "skip", "--json"); json.Unmarshal([]byte(a.out), &list) != nil || !strings.Contains(a.out, `"dry_run": true`) {
+		t.Errorf("got %s, want a dry run", a.out)
+	}
+	if a := run(t, environ, "skip", "--yes", "--json"); !strings.Contains(a.out, `"dry_run": false`) {
+		t.Errorf("got %s, want no dry run", a.out)
+	}
+}
+
+func TestRun_show(t *testing.T) {
+	t.Parallel()
+	event := map[string]any{
+		"id": 17, "state": "dead", "topic": "orders", "key": `"\xff"`, "redrives": 1, "needs_force": true, "error": "oops",
+		"value_bytes": 300, "undecoded": "no magic byte", "value": bytes.Repeat([]byte("shop"), 75),
+	}
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{"GET /admin/waiting/17": jsonText(t, event), "GET /admin/waiting": `{"items": []}`})})
+	run(t, environ, "waiting", "show", "email/17").want(t, 0, "the value, 300 bytes, cannot be decoded: no magic byte", "console waiting show email/17 --unmask",
+		`"\xff"`, "redriven 1 time\n", "console redrive email/17 --force --yes")
+	a := run(t, environ, "waiting", "show", "email/17", "--unmask")
+	a.want(t, 0, "00000000  73 68 6f 70", "|shopshopshopshop|", "000000f0", "…and 44 bytes more")
+	if strings.Contains(a.out, "00000100") {
+		t.Errorf("more than 256 bytes are shown:\n%s", a.out)
+	}
+	var shown struct{ Value []byte }
+	if a := run(t, environ, "waiting", "show", "email/17", "--unmask", "--json"); json.Unmarshal([]byte(a.out), &shown) != nil || len(shown.Value) != 300 {
+		t.Errorf("the value has %d bytes in JSON, want 300", len(shown.Value))
+	}
+}
+
+// What is held with its type has the type's error where it has none of its own.
+func TestRun_held(t *testing.T) {
+	t.Parallel()
+	const held = `"type": "shop.order.OrderPlaced", "held": "shop.order.OrderPlaced is held: no route"`
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{
+		"GET /admin/waiting/summary":  `{"items": [{"state": "unavailable", "count": 3, "example": 17, ` + held + `}]}`,
+		"GET /admin/waiting":          `{"items": [{"id": 17, "state": "behind", ` + held + `}]}`,
+		"POST /admin/waiting/redrive": `{"matched": 1, "items": [{"id": 17, "state": "dead", "error": "550", ` + held + `}]}`,
+	})})
+	run(t, environ, "waiting", "ls").want(t, 0, "shop.order.OrderPlaced is held: no route")
+	run(t, environ, "waiting", "ls", "--each").want(t, 0, "shop.order.OrderPlaced is held: no route")
+	run(t, environ, "redrive", "--all").want(t, 0, "console: shop.order.OrderPlaced is held: no route; what is redriven waits until that is over")
+}
+
+// A dry run says what would be refused.
+func TestRun_wouldBeRefused(t *testing.T) {
+	t.Parallel()
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{
+		"GET /admin/waiting/17": `{"id": 17, "state": "dead", "redrives": 10, "needs_force": true}`, "GET /admin/waiting/18": `{"id": 18, "state": "behind"}`,
+		"GET /admin/waiting/19": `{"id": 19, "state": "dead"}`,
+	})})
+	run(t, environ, "redrive", "email/17").want(t, 0, "redriven 10 times before: only with --force", "console redrive email/17 --force --yes")
+	run(t, environ, "redrive", "email/17", "--force").want(t, 0, "run 1 event again:  console redrive email/17 --force --yes")
+	run(t, environ, "redrive", "email/18").want(t, 0, "another event of its key comes first", "nothing of this can be redriven now")
+	run(t, environ, "redrive", "email/18", "email/19").want(t, 0, "run 1 event again:  console redrive email/18 email/19 --yes")
+}
+
+func TestRun_callsTheProgramAsItWasCalled(t *testing.T) {
+	t.Parallel()
+	for arg0, want := range map[string]string{
+		"bin/console": "bin/console", "console": "console", "/my shop/console": "'/my shop/console'",
+		"/tmp/go-build123/b001/exe/console": "go run ./services/console/cmd/console",
+	} {
+		if got := console.CalledAs(arg0); got != want {
+			t.Errorf("CalledAs(%q): got %s, want %s", arg0, got, want)
+		}
+	}
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{
+		"GET /admin/waiting/17": `{"id": 17, "state": "dead", "error": "console redrive"}`, "POST /admin/waiting/redrive": `{"matched": 1, "items": [{"id": 17}]}`})})
+	for line, want := range map[string]string{
+		"--help": "\n  bin/console redrive email/17 --yes", "redrive --help": "usage: bin/console redrive [ID...] [flags]", "tail --help": "\n  bin/console tail --follow\n",
+		"redrvie": "next: bin/console redrive --help", "waiting show email/17": "it again:  bin/console redrive email/17 --yes",
+		"redrive --error 'the console lag'": "again:  bin/console redrive --error 'the console lag' --yes\n",
+	} {
+		a := runWith(t.Context(), console.Config{Environ: environ, Dir: t.TempDir(), Name: "bin/console"}, words(line)...)
+		if all := a.out + a.errs; !strings.Contains(all, want) {
+			t.Errorf("%s: %q is missing in\n%s", line, want, all)
+		}
+	}
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestRun_whatCannotBeToldIsAnError(t *testing.T) {
+	t.Parallel()
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 1}`})})
+	var errs bytes.Buffer
+	code := console.Run(t.Context(), console.Config{Environ: environ, Dir: t.TempDir()}, []string{"outbox"}, fullDisk{}, &errs)
+	if code != 1 || !strings.Contains(errs.String(), "no space left") {
+		t.Errorf("exit code %d, %q, want 1 and why", code, errs.String())
+	}
+}
+
+func TestRun_helpOfJSON(t *testing.T) {
+	t.Parallel()
+	a := run(t, nil, "help", "json")
+	a.want(t, 0, `{"items": [EVENT]`, `"errors"`)
+	for _, c := range commands {
+		if !strings.Contains(a.out, "\n  "+c+" ") {
+			t.Errorf("%s is not told of", c)
+		}
+	}
+}
