@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 )
 
 // command is one command of the command line.
@@ -158,7 +157,7 @@ func (s *session) run(ctx context.Context, cfg Config, args []string) error {
 		return nil
 	}
 	if err == nil {
-		err = emptyFlag(set)
+		err = emptyWord(set, words)
 	}
 	if err != nil {
 		return misused(set, err).then("console %s --help", c.name)
@@ -216,9 +215,12 @@ func misused(set *flag.FlagSet, err error) *Failure {
 	return wrong("there is no flag --%s", safe(name, 40))
 }
 
-// emptyFlag refuses a flag without a value: a variable of a script that is not set must not
-// make a command take more.
-func emptyFlag(set *flag.FlagSet) (err error) {
+// emptyWord refuses words and flags without a value: a variable of a script that is not set
+// must not make a command take more.
+func emptyWord(set *flag.FlagSet, words []string) (err error) {
+	if slices.Contains(words, "") {
+		err = errors.New("a word is empty")
+	}
 	set.Visit(func(f *flag.Flag) {
 		if f.Value.String() == "" {
 			err = fmt.Errorf("flag --%s is empty: give it a value, or leave it out", f.Name)
@@ -302,80 +304,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// walk is how an event is found, read and mended.
-var walk = []string{
-	"console waiting ls\tfind it: what waits, by service and cause, with an ID each",
-	"console waiting show email/17\tread it: the event, its error, its trace, what is queued behind it",
-	"console redrive email/17 --yes\tits cause is mended: run it again, in its place",
-	"console drop email/17 --why \"why\"\tit can never work: remove it for good, its key goes on",
-}
-
-const exitCodes = `exit code: 0 done, 1 failed or refused, 2 used wrongly, 3 nothing was found, 4 what is there is not what is declared`
-
-func (s *session) overview() {
-	fmt.Fprint(s.out, `console shows what waits, lags and flows in the running system, and mends it.
-
-An event that cannot be handled waits, and holds its key. To find, read and mend it:
-
-`)
-	t := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
-	for _, line := range walk {
-		fmt.Fprintf(t, "  %s\n", s.called(line))
-	}
-	_ = t.Flush()
-	fmt.Fprint(s.out, "\ncommands:\n")
-	s.list(commands())
-	fmt.Fprint(s.out, `
-Each takes --json ("help json" tells what it prints), and tells all about itself with --help. What would change
-something shows first what it would do, and does it with --yes; drop of one dead letter does it at once, and so does
-provision without --plan.
-
-It finds the system that runs under "make run" by itself, from here and from any folder below. For another, set
-ADMIN_URLS=order=http://host:port,inventory=…,email=… (the operator routes; a name again for another replica),
-KAFKA_BROKERS and SCHEMA_REGISTRY_URL; one that is not set is taken from what runs here.
-
-`+exitCodes+"\n")
-}
-
-func (s *session) group(word string) {
-	fmt.Fprintf(s.out, "%s %s: commands\n", s.name, word)
-	var some []*command
-	for _, c := range commands() {
-		if strings.HasPrefix(c.name, word+" ") {
-			some = append(some, c)
-		}
-	}
-	s.list(some)
-}
-
-func (s *session) list(some []*command) {
-	t := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
-	for _, c := range some {
-		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.short)
-	}
-	_ = t.Flush()
-}
-
-func (s *session) help() {
-	c, w := s.command, s.out
-	fmt.Fprintf(w, "%s\n\nusage: %s %s [flags]\n\n%s\n\nexamples:\n", c.short, s.name, strings.TrimSpace(c.name+" "+c.args), strings.TrimSpace(c.long))
-	for _, e := range c.examples {
-		fmt.Fprintf(w, "  %s\n", s.called(e))
-	}
-	fmt.Fprint(w, "\nflags:\n")
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	s.flags.VisitAll(func(f *flag.Flag) {
-		kind, usage := flag.UnquoteUsage(f)
-		if kind != "" {
-			kind = " " + strings.ToUpper(kind)
-		}
-		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" {
-			usage += " (" + f.DefValue + " unless told otherwise)"
-		}
-		fmt.Fprintf(t, "  --%s%s\t%s\n", f.Name, kind, usage)
-	})
-	_ = t.Flush()
-	fmt.Fprintf(w, "\n%s\n", exitCodes)
 }

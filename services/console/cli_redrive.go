@@ -146,7 +146,7 @@ func (s *session) caution(done Redrives) {
 		}
 	}
 	if unreadable > 0 {
-		s.warn("%s cannot be decoded; to run it again does not make its bytes readable", counted(unreadable, "event"))
+		s.warn("%s cannot be decoded: another run does not make bytes readable", counted(unreadable, "event"))
 	}
 	for _, h := range held {
 		s.warn("%s; what is redriven waits until that is over", safe(h, 300))
@@ -244,8 +244,11 @@ func became(w *Waiting) string {
 }
 
 func whyStopped(ctx context.Context, err error) string {
-	if ctx.Err() != nil {
-		return "interrupted"
+	switch {
+	case ctx.Err() == nil:
+		return safe(err.Error(), 300)
+	case strings.Contains(err.Error(), perhapsDone):
+		return "interrupted; the last step was not answered, " + perhapsDone
 	}
-	return safe(err.Error(), 300)
+	return "interrupted"
 }

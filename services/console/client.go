@@ -27,6 +27,8 @@ type timing struct {
 	finish time.Duration // then one is that was in hand when its context ended
 }
 
+const perhapsDone = "it may have been done"
+
 var patience = timing{slow: 2 * time.Second, look: 10 * time.Second, work: 40 * time.Second, finish: 10 * time.Second}
 
 // Service is a service's operator routes.
@@ -146,7 +148,7 @@ func (s *Service) do(ctx context.Context, method string, at *url.URL, path strin
 		if method == http.MethodGet || errors.As(err, &dial) && dial.Op == "dial" {
 			return &unreachable{s.Name, at.Redacted(), s.source, err}
 		}
-		return fmt.Errorf("%s: no answer, it may have been done: %w", s.Name, err)
+		return fmt.Errorf("%s: no answer, %s: %w", s.Name, perhapsDone, err)
 	}
 	defer resp.Body.Close()
 	return s.read(resp, into)

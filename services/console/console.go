@@ -109,7 +109,7 @@ func explain(err error) error {
 	var away *unreachable
 	var known *Failure
 	switch {
-	case err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled):
+	case err == nil || errors.As(err, &known) || err == context.Canceled:
 		return err
 	case refused(err, http.StatusMisdirectedRequest):
 		return fail("%v", err).then("correct ADMIN_URLS: each address behind the name of its service")

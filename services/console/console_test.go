@@ -198,6 +198,7 @@ func TestRun_misused(t *testing.T) {
 		{"drop of an ID and a filter", []string{"drop", "email/1", "--key", "o-1", "--why", "x"}, []string{"either one ID or a filter"}},
 		{"drop with a reason of blanks", []string{"drop", "email/17", "--reason", " "}, []string{"say why"}},
 		{"an empty key does not mean all keys", []string{"redrive", "--key", "", "--yes"}, []string{"--key is empty", "next: console redrive --help"}},
+		{"nor an empty word all services", []string{"outbox", ""}, []string{"a word is empty"}},
 		{"nor an empty service all services", []string{"waiting", "ls", "--service="}, []string{"--service is empty"}},
 		{"nor an empty type all types", []string{"replay", "email", "orders", "--from", "1h", "--type", "", "--yes"}, []string{"--type is empty"}},
 		{"a state that is none", []string{"waiting", "ls", "--state", "died"}, []string{"--state: it is one of dead, unavailable"}},

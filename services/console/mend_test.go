@@ -52,7 +52,7 @@ func TestRun_redriveTellsTheOutcome(t *testing.T) {
 			"GET /admin/waiting/23": `{"id": 23, "state": "set aside", "error": "no such bytes"}`,
 		})
 		run(t, admin(map[string]*stand{"email": s}), "redrive", "email/17", "--yes").want(t, 1,
-			"1 event cannot be decoded; to run it again does not make its bytes readable", "email/23 (was email/17) failed again: no such bytes")
+			"1 event cannot be decoded: another run does not make bytes readable", "email/23 (was email/17) failed again: no such bytes")
 	})
 
 	t.Run("with a key, and as JSON", func(t *testing.T) {
