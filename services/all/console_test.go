@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -417,6 +418,22 @@ func TestConsole_skip(t *testing.T) {
 	t.Error("200 keys, and none in that partition")
 }
 
+// ends calls end when a text was written to it.
+type ends struct {
+	bytes.Buffer
+	when string
+	end  func()
+}
+
+func (e *ends) Write(p []byte) (int, error) {
+	defer func() {
+		if strings.Contains(e.String(), e.when) {
+			e.end()
+		}
+	}()
+	return e.Buffer.Write(p)
+}
+
 // While a topic is missing the others are shown, and what to do is said. Once it is made
 // anew, to let one of its partitions go on lets all of them.
 func TestConsole_topicThatIsMissing(t *testing.T) {
@@ -438,6 +455,12 @@ func TestConsole_topicThatIsMissing(t *testing.T) {
 	})
 	op.types("console lag").want(t, 1, "inventory", "topic orders does not exist", "next: console provision")
 	op.types("console tail --from beginning").want(t, 1, "shop.inventory.StockReserved", "topic orders does not exist", "next: console provision")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	told := &ends{when: "next: console provision", end: cancel}
+	if code := console.Run(ctx, op.cfg, []string{"tail", "--follow", "--type", "Nothing"}, io.Discard, told); code != 1 || !strings.Contains(told.String(), "known types are") {
+		t.Errorf("a tail that follows ends with %d and\n%s", code, told)
+	}
 	op.types("console replay email orders --from 1h").want(t, 1, "topic orders does not exist", "next: console provision")
 	gone.Remove()
 	op.types("console provision").want(t, 0, "orders")

@@ -37,10 +37,13 @@ type session struct {
 }
 
 // warn tells what does not belong into the answer.
-func (s *session) warn(format string, args ...any) {
+func (s *session) warn(format string, args ...any) { s.note("console: "+format, args...) }
+
+// note writes a line beside the answer. It may be called at any time.
+func (s *session) note(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintf(s.err, "console: "+format+"\n", args...)
+	fmt.Fprintf(s.err, format+"\n", args...)
 }
 
 // say writes a line for people, not with --json.
@@ -78,25 +81,28 @@ func (s *session) exitCode(ctx context.Context, err error) int {
 	}
 	code := 0
 	for _, one := range flatten(err) {
-		var f *Failure
-		switch {
-		case errors.As(one, &f):
-			if f.Text != "" {
-				s.warn("%s", f.Text)
-			}
-			if f.Next != "" {
-				fmt.Fprintf(s.err, "next: %s\n", s.called(f.Next))
-			}
-			code = worse(code, f.code)
-		case ctx.Err() != nil:
-			s.warn("interrupted")
-			code = worse(code, exitFailed)
-		default:
-			s.warn("%s", safe(one.Error(), 500))
-			code = worse(code, exitFailed)
-		}
+		code = worse(code, s.tell(ctx, one))
 	}
 	return code
+}
+
+func (s *session) tell(ctx context.Context, err error) (code int) {
+	var f *Failure
+	switch {
+	case errors.As(err, &f):
+		if f.Text != "" {
+			s.warn("%s", f.Text)
+		}
+		if f.Next != "" {
+			s.note("next: %s", s.called(f.Next))
+		}
+		return f.code
+	case ctx.Err() != nil:
+		s.warn("interrupted")
+	default:
+		s.warn("%s", safe(err.Error(), 500))
+	}
+	return exitFailed
 }
 
 // worse is the code of two failures: that something failed counts more than that nothing was

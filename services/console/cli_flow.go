@@ -183,11 +183,20 @@ Where nothing is found the exit code is 3.`,
 func (s *session) tail(ctx context.Context, t Tail, from string, limit int) error {
 	shown := 0
 	var errs []error
+	if t.Follow && t.Type != "" && !slices.Contains(types(), t.Type) {
+		s.warn("%s", unknownType(none("no event of that type is known"), t.Type).Text)
+	}
 	for r, err := range s.Tail(ctx, t) {
-		if err != nil {
-			if ctx.Err() == nil {
-				errs = append(errs, err)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			continue
+		case err != nil && t.Follow: // it may go on for long
+			for _, one := range flatten(err) {
+				errs = append(errs, &Failure{code: s.tell(ctx, one)})
 			}
+			continue
+		case err != nil:
+			errs = append(errs, err)
 			continue
 		}
 		if s.json {

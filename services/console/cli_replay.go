@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 var replayCommand = &command{
@@ -113,7 +114,7 @@ func (s *session) replay(ctx context.Context, r Replay, words []string) error {
 	case err != nil && !r.DryRun && (done.Scanned > 0 || ctx.Err() != nil):
 		on := s.again(words)
 		if done.Scanned > 0 {
-			on = s.again(append([]string{r.Service}, places(done)...), "from", "")
+			on = s.again(append([]string{r.Service}, places(done)...), "from", "", "until", r.until())
 		}
 		err = fail("stopped after %s: %s", counted(done.Queued, "event"), whyStopped(ctx, err)).then("%s", on)
 	case err == nil && matched == 0:
@@ -135,6 +136,14 @@ func (s *session) replay(ctx context.Context, r Replay, words []string) error {
 		s.propose("how it goes", "console waiting ls --service %s", r.Service)
 	}
 	return nil
+}
+
+// until is where a replay ends, as another one is told: "1h" is later by then.
+func (r *Replay) until() string {
+	if r.Until.IsZero() {
+		return ""
+	}
+	return r.Until.UTC().Format(time.RFC3339Nano)
 }
 
 func sum(counts map[string]int) (total int) {

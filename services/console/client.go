@@ -70,14 +70,19 @@ func (s *Service) get(ctx context.Context, path string, query url.Values, into a
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, http.MethodGet, at, path, nil, into) })
+	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, call{http.MethodGet, path, nil, false}, at, into) })
+}
+
+// ask is get for a question that is posted.
+func (s *Service) ask(ctx context.Context, path string, body, into any) error {
+	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, call{http.MethodPost, path, body, false}, at, into) })
 }
 
 // post goes to the next replica only if a replica could not be reached at all: what has been
 // sent may have been done. When ctx ends, a request in hand is finished, so that its outcome
 // is known, and no other begins.
 func (s *Service) post(ctx context.Context, path string, body, into any) error {
-	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, http.MethodPost, at, path, body, into) })
+	return s.anyReplica(func(at *url.URL) error { return s.do(ctx, call{http.MethodPost, path, body, true}, at, into) })
 }
 
 func (s *Service) anyReplica(do func(*url.URL) error) (err error) {
@@ -114,10 +119,17 @@ func (u *unreachable) Error() string {
 
 func (u *unreachable) Unwrap() error { return u.err }
 
-func (s *Service) do(ctx context.Context, method string, at *url.URL, path string, body, into any) error {
+// call is what a service is asked, or told if it changes something.
+type call struct {
+	method, path string
+	body         any
+	changes      bool
+}
+
+func (s *Service) do(ctx context.Context, c call, at *url.URL, into any) error {
 	var text io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
+	if c.body != nil {
+		b, err := json.Marshal(c.body)
 		if err != nil {
 			return err
 		}
@@ -126,26 +138,26 @@ func (s *Service) do(ctx context.Context, method string, at *url.URL, path strin
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	bounded, cancel := s.bounded(ctx, method)
+	bounded, cancel := s.bounded(ctx, c.changes)
 	defer cancel()
 	if s.slow != nil {
 		defer time.AfterFunc(s.timing.slow, func() { s.slow(s.Name) }).Stop()
 	}
-	req, err := http.NewRequestWithContext(bounded, method, at.String()+path, text)
+	req, err := http.NewRequestWithContext(bounded, c.method, at.String()+c.path, text)
 	if err != nil {
 		return err
 	}
-	if body != nil {
+	if c.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Service-Name", s.Name) // another service refuses it
 	resp, err := s.client.Do(req)
 	if err != nil {
-		if method == http.MethodGet && ctx.Err() != nil {
+		if !c.changes && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		var dial *net.OpError
-		if method == http.MethodGet || errors.As(err, &dial) && dial.Op == "dial" {
+		if !c.changes || errors.As(err, &dial) && dial.Op == "dial" {
 			return &unreachable{s.Name, at.Redacted(), s.source, err}
 		}
 		return fmt.Errorf("%s: no answer, %s: %w", s.Name, perhapsDone, err)
@@ -155,8 +167,8 @@ func (s *Service) do(ctx context.Context, method string, at *url.URL, path strin
 }
 
 // bounded bounds a request. One that changes something outlives ctx for a while.
-func (s *Service) bounded(ctx context.Context, method string) (context.Context, context.CancelFunc) {
-	if method == http.MethodGet {
+func (s *Service) bounded(ctx context.Context, changes bool) (context.Context, context.CancelFunc) {
+	if !changes {
 		return context.WithTimeout(ctx, s.timing.look)
 	}
 	on, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timing.work)

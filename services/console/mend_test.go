@@ -132,8 +132,8 @@ func TestRun_interrupted(t *testing.T) {
 	t.Run("a replay", func(t *testing.T) {
 		t.Parallel()
 		const part = `{"scanned": 5, "queued": 1, "matched": {"shop.order.OrderPlaced": 1}, "next": {"0": 7, "1": 9}, "done": false}`
-		interrupted(t, "/admin/replay", part, "replay email orders --from 2h --until 1h --key 'o 1' --yes").want(t, 1,
-			"stopped after 1 event: interrupted", "next: console replay email orders/0@7 orders/1@9 --key 'o 1' --until 1h --yes\n")
+		interrupted(t, "/admin/replay", part, "replay email orders --from 2h --until 2100-01-01 --key 'o 1' --yes").want(t, 1,
+			"stopped after 1 event: interrupted", "next: console replay email orders/0@7 orders/1@9 --key 'o 1' --until 2100-01-01T00:00:00Z --yes\n")
 	})
 }
 

@@ -113,9 +113,9 @@ func (c *Console) Skip(ctx context.Context, p *Partition) error {
 	case p.SkipTo == nil:
 		return fail("%s: where it could go on cannot be told; %s", p.Name(), safe(p.Error, 200))
 	}
-	err := p.owner.do(ctx, http.MethodPost, p.replica, "/admin/partitions/skip", map[string]any{
+	err := p.owner.post(ctx, "/admin/partitions/skip", map[string]any{
 		"topic": p.Topic, "partition": p.Partition, "from": p.Position, "to": *p.SkipTo, "dry_run": false,
-	}, nil)
+	}, nil) // its owner here is the one replica that has it
 	if refused(err, http.StatusConflict) {
 		if now, failed := c.Partitions(ctx); failed == nil && !slices.ContainsFunc(now, func(n Partition) bool {
 			return n.Name() == p.Name() && n.Stopped != ""

@@ -174,7 +174,11 @@ type redrivePage struct {
 }
 
 func (s *Service) redrivePage(ctx context.Context, p Pass, after, until int64, limit int) (page redrivePage, err error) {
-	err = s.post(ctx, "/admin/waiting/redrive", map[string]any{
+	send := s.post
+	if p.DryRun {
+		send = s.ask
+	}
+	err = send(ctx, "/admin/waiting/redrive", map[string]any{
 		"filter": p.Filter, "dry_run": p.DryRun, "limit": limit, "after": after, "until": until, "force": p.Force,
 	}, &page)
 	return page, err
