@@ -97,23 +97,8 @@ func (s *session) redriveAll(ctx context.Context, p Pass, wait time.Duration) er
 		}
 	}
 	done, err := s.RedriveAll(ctx, p)
+	err = s.verdict(ctx, p, done, err)
 	s.caution(done)
-	switch {
-	case err != nil && !p.DryRun && (done.Redriven > 0 || ctx.Err() != nil):
-		on := s.again(nil)
-		if done.Next != nil {
-			on = s.again(nil, "after", done.Next.String())
-		}
-		err = fail("stopped after %d: %s", done.Redriven, whyStopped(ctx, err)).then("%s", on)
-	case err == nil && done.Matched == 0:
-		err = unknownType(none("nothing to redrive: no %s event waits that matches", cmp.Or(p.Filter.State, "dead")), p.Filter.Type).then("console waiting ls")
-	case err == nil && !p.DryRun && len(done.Refused) > 0:
-		f := fail("%d of %d were refused", len(done.Refused), done.Matched)
-		if slices.ContainsFunc(done.Refused, func(r Refusal) bool { return strings.Contains(r.Why, "force") }) {
-			f.then("if the cause is mended: %s", s.again(nil, "force", "true"))
-		}
-		err = f
-	}
 	switch {
 	case done.Matched == 0:
 	case p.DryRun:
@@ -121,14 +106,35 @@ func (s *session) redriveAll(ctx context.Context, p Pass, wait time.Duration) er
 	default:
 		s.refusals(done)
 		s.say("redriven: %d of %d", done.Redriven, done.Matched)
-		if p.Filter.Key != "" {
-			err = errors.Join(err, s.await(ctx, &done, wait))
-		} else {
+		if p.Filter.Key == "" {
 			s.propose("what waits now", "console waiting ls")
+		} else if ctx.Err() == nil {
+			err = errors.Join(err, s.await(ctx, &done, wait))
 		}
 	}
 	if s.json {
 		return s.answer(done, err)
+	}
+	return err
+}
+
+// verdict says what a pass has not done, and how to go on.
+func (s *session) verdict(ctx context.Context, p Pass, done Redrives, err error) error {
+	switch {
+	case err != nil && !p.DryRun && (done.Redriven > 0 || ctx.Err() != nil):
+		on := s.again(nil)
+		if done.Next != nil {
+			on = s.again(nil, "after", done.Next.String())
+		}
+		return fail("stopped after %d: %s", done.Redriven, whyStopped(ctx, err)).then("%s", on)
+	case err == nil && done.Matched == 0:
+		return unknownType(none("nothing to redrive: no %s event waits that matches", cmp.Or(p.Filter.State, "dead")), p.Filter.Type).then("console waiting ls")
+	case err == nil && !p.DryRun && len(done.Refused) > 0:
+		f := fail("%d of %d were refused", len(done.Refused), done.Matched)
+		if slices.ContainsFunc(done.Refused, func(r Refusal) bool { return strings.Contains(r.Why, "force") }) {
+			f.then("if the cause is mended: %s", s.again(nil, "force", "true"))
+		}
+		return f
 	}
 	return err
 }
