@@ -15,7 +15,7 @@ could not be asked is in "errors": [{"text", "next"}], beside what is known; the
   redrive              {"dry_run", "matched", "redriven", "refused": [{"id", "why"}], "items": [EVENT], "next"}; next is for --after
   drop                 {"dry_run", "matched", "dropped", "items": [EVENT]}
   lag                  {"items": [{"service", "group", "topic", "partition", "committed", "log_start", "log_end", "records", "seconds", "lost", "stopped", "error"}]}
-  outbox               {"items": [{"service", "pending", "oldest_age_seconds", "held": [{"topic", "key"}]}]}
+  outbox               {"items": [{"service", "pending", "oldest_age_seconds", "held": [{"topic", "key", "error", "since"}]}]}
   skip                 {"dry_run", "items": [{"service", "group", "topic", "partition", "position", "committed", "log_start", "log_end", "stopped", "error", "skip_to"}]}
   replay               {"dry_run", "service", "topic", "scanned", "matched": {"type": n}, "refused": {"type": "why"}, "queued", "next": {"partition": offset}, "done"}
   provision            {"dry_run", "items": [{"kind", "name", "what", "have", "want", "action", "why"}]}

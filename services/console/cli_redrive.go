@@ -155,7 +155,7 @@ func (s *session) caution(done Redrives) {
 		s.warn("%s cannot be decoded: another run does not make bytes readable", counted(unreadable, "event"))
 	}
 	for _, h := range held {
-		s.warn("%s; what is redriven waits until that is over", safe(h, 300))
+		s.warn("%s; what is redriven is tried next, and the others go on once it works", safe(h, 300))
 	}
 }
 

@@ -256,7 +256,7 @@ func TestRun_held(t *testing.T) {
 	})})
 	run(t, environ, "waiting", "ls").want(t, 0, "shop.order.OrderPlaced is held: no route")
 	run(t, environ, "waiting", "ls", "--each").want(t, 0, "shop.order.OrderPlaced is held: no route")
-	run(t, environ, "redrive", "--all").want(t, 0, "console: shop.order.OrderPlaced is held: no route; what is redriven waits until that is over")
+	run(t, environ, "redrive", "--all").want(t, 0, "console: shop.order.OrderPlaced is held: no route; what is redriven is tried next, and the others go on once it works")
 }
 
 // A dry run says what would be refused.
