@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -10,24 +9,34 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
-// Held is what the relay cannot publish and holds back: the events of one key, or of a whole
-// topic if Key is empty.
+// Held is what the relay cannot publish and holds back: the events of one key, one event
+// without a key, or a whole topic if there is neither Key nor Row.
 type Held struct {
 	Topic string    `json:"topic"`
-	Key   []byte    `json:"key,omitempty"`
-	Error string    `json:"error"` // what the last attempt was answered
-	Since time.Time `json:"since"` // of the first one
+	Key   []byte    `json:"key"`           // an empty one is a key, nil is none
+	Row   int64     `json:"row,omitempty"` // of an event without a key; such have no order to keep
+	Error string    `json:"error"`         // what the last attempt was answered
+	Since time.Time `json:"since"`         // of the first one
 }
 
-// id is it as the key of a map.
-func (t Held) id() [2]string { return [2]string{t.Topic, string(t.Key)} }
+// target is what of a Held tells it from others.
+type target struct {
+	topic, key string
+	keyed      bool
+	row        int64
+}
 
-// holds are the targets that are held back, with the time of their next probe.
-type holds map[[2]string]hold
+func (t Held) target() target { return target{t.Topic, string(t.Key), t.Key != nil, t.Row} }
+
+// whole reports whether it is a whole topic.
+func (t Held) whole() bool { return t.Key == nil && t.Row == 0 }
+
+// holds are the targets that are held back.
+type holds map[target]*hold
 
 type hold struct {
 	Held
-	next  time.Time
+	next  time.Time // of the next probe
 	pause time.Duration
 }
 
@@ -38,28 +47,31 @@ const (
 
 // add holds one back, longer each time, and reports whether it is new.
 func (h holds) add(t Held, now time.Time) bool {
-	was, again := h[t.id()]
-	if again && now.Before(was.next) {
-		return false // another record of the same window
+	was := h[t.target()]
+	switch {
+	case was == nil:
+		t.Since = now.UTC().Truncate(time.Millisecond)
+		h[t.target()] = &hold{t, now.Add(firstPause), firstPause}
+	case !now.Before(was.next): // else it is another record of the same window
+		was.Error, was.pause = t.Error, min(2*was.pause, lastPause)
+		was.next = now.Add(was.pause)
 	}
-	if t.Since = now.UTC().Truncate(time.Millisecond); again {
-		t.Since = was.Since
-	}
-	pause := min(max(firstPause, 2*was.pause), lastPause)
-	h[t.id()] = hold{t, now.Add(pause), pause}
-	return !again
+	return was == nil
 }
 
-func (h holds) due(now time.Time) (due []Held) {
+// due is the hold that has been due for a probe the longest, if one is. Within a topic that is
+// held as a whole, none is.
+func (h holds) due(now time.Time) (due *hold) {
 	for _, hold := range h {
-		if !now.Before(hold.next) {
-			due = append(due, hold.Held)
+		topic := h[target{topic: hold.Topic}]
+		if (topic == nil || topic == hold) && !now.Before(hold.next) && (due == nil || hold.next.Before(due.next)) {
+			due = hold
 		}
 	}
 	return due
 }
 
-func (h holds) targets() []Held {
+func (h holds) all() []Held {
 	all := make([]Held, 0, len(h))
 	for _, hold := range h {
 		all = append(all, hold.Held)
@@ -72,26 +84,42 @@ func (h holds) targets() []Held {
 func without(d *db.DB, held []Held) (where string, args []any) {
 	var topics []string
 	var keys [][]byte
+	var ids []int64
 	for _, t := range held {
-		if len(t.Key) == 0 {
+		switch {
+		case t.whole():
 			topics = append(topics, t.Topic)
-		} else {
+		case t.Row != 0:
+			ids = append(ids, t.Row)
+		default:
 			keys = append(keys, t.Key)
 		}
 	}
-	var conditions []string
+	where = "where true"
 	if topics != nil {
 		cond, arg := d.In("topic", len(args)+1, topics)
-		conditions, args = append(conditions, "not ("+cond+")"), append(args, arg)
+		where, args = where+" and not ("+cond+")", append(args, arg)
+	}
+	if ids != nil {
+		cond, arg := d.In("id", len(args)+1, ids)
+		where, args = where+" and not ("+cond+")", append(args, arg)
 	}
 	if keys != nil {
 		cond, arg := d.In("key", len(args)+1, keys)
-		conditions, args = append(conditions, "(key is null or not ("+cond+"))"), append(args, arg)
+		where, args = where+" and (key is null or not ("+cond+"))", append(args, arg)
 	}
-	if conditions == nil {
-		return "", nil
+	return where, args
+}
+
+// only is the condition for the events of one hold.
+func only(t Held) (where string, args []any) {
+	switch {
+	case t.whole():
+		return "where topic = $1", []any{t.Topic}
+	case t.Row != 0:
+		return "where id = $1", []any{t.Row}
 	}
-	return "where " + strings.Join(conditions, " and "), args
+	return "where topic = $1 and key = $2", []any{t.Topic, t.Key}
 }
 
 // observe registers the gauges of the outbox.
@@ -104,7 +132,7 @@ func (o *Outbox) observe() (unregister func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	held, err := o.cfg.Meter.Int64ObservableGauge("outbox_held", metric.WithDescription("Keys and topics whose events cannot be published and are held back."))
+	held, err := o.cfg.Meter.Int64ObservableGauge("outbox_held", metric.WithDescription("Keys, topics and single events that cannot be published and are held back."))
 	if err != nil {
 		return nil, err
 	}

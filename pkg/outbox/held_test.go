@@ -2,15 +2,68 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/outbox"
 )
+
+// put appends records, in one transaction.
+func put(tb testing.TB, d *db.DB, o *outbox.Outbox, records ...event.Record) {
+	tb.Helper()
+	err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error {
+		for _, r := range records {
+			if err := o.AppendRaw(ctx, tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// refuse is a broker that fails the records for which it has a reason, and those of their keys
+// behind them.
+func refuse(reason func(event.Record) error) func([]event.Record) []error {
+	return func(window []event.Record) []error {
+		errs, failed := make([]error, len(window)), map[string]error{}
+		for i, r := range window {
+			key := fmt.Sprint(r.Topic, r.Key == nil, r.Key)
+			if errs[i] = failed[key]; errs[i] == nil {
+				errs[i] = reason(r)
+			}
+			if r.Key != nil {
+				failed[key] = errs[i]
+			}
+		}
+		return errs
+	}
+}
+
+// held waits until what is held back is as it should be, and returns it.
+func held(tb testing.TB, o *outbox.Outbox, what string, ok func([]outbox.Held) bool) (all []outbox.Held) {
+	tb.Helper()
+	eventually(tb, what, func() bool {
+		var err error
+		if all, err = o.Held(context.Background()); err != nil {
+			tb.Fatal(err)
+		}
+		return ok(all)
+	})
+	return all
+}
+
+func none(all []outbox.Held) bool { return len(all) == 0 }
 
 // A topic that is missing is one thing for the operator to mend, however many keys wait for it.
 func TestRelay_holds_back_a_missing_topic_as_a_whole(t *testing.T) {
@@ -26,17 +79,10 @@ func TestRelay_holds_back_a_missing_topic_as_a_whole(t *testing.T) {
 		}
 		return errs
 	}}
-	err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error {
-		for i := range 30 {
-			if err := o.AppendRaw(ctx, tx, event.Record{Topic: "missing", Key: []byte{byte(i)}}); err != nil {
-				return err
-			}
-		}
-		return o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: []byte("a")})
-	})
-	if err != nil {
-		t.Fatal(err)
+	for i := range 30 {
+		put(t, d, o, event.Record{Topic: "missing", Key: []byte{byte(i)}})
 	}
+	put(t, d, o, event.Record{Topic: "there", Key: []byte("a")})
 	start(t, o, w)
 	eventually(t, "the other topic flows", func() bool { return len(w.keys()) == 1 })
 	held, err := o.Held(t.Context())
@@ -47,4 +93,60 @@ func TestRelay_holds_back_a_missing_topic_as_a_whole(t *testing.T) {
 		all, flowing, err := o.Stats(t.Context())
 		return err == nil && flowing == outbox.Backlog{} && all.Events == 30 && all.Oldest > 0
 	})
+}
+
+// When the topic is there, its first record has its own reason to fail. It must not stand for
+// the topic any longer.
+func TestRelay_gives_a_topic_free_although_its_first_record_fails(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	var exists atomic.Bool
+	w := &wire{fault: refuse(func(r event.Record) error {
+		switch {
+		case !exists.Load():
+			return fmt.Errorf("unknown: %w", event.ErrTopic)
+		case string(r.Key) == "big":
+			return errors.New("too large")
+		}
+		return nil
+	})}
+	put(t, d, o, event.Record{Topic: "late", Key: []byte("big")}, event.Record{Topic: "late", Key: []byte("a")}, event.Record{Topic: "late", Key: []byte("big")}, event.Record{Topic: "late", Key: []byte("b")})
+	start(t, o, w)
+	held(t, o, "the topic is held back", func(all []outbox.Held) bool { return len(all) == 1 && all[0].Key == nil })
+	exists.Store(true)
+	eventually(t, "the good records are published", func() bool { return len(w.keys()) == 2 })
+	if diff := cmp.Diff(w.keys(), []string{"a", "b"}); diff != "" {
+		t.Error(diff)
+	}
+	held(t, o, "only the key is held back", func(all []outbox.Held) bool { return len(all) == 1 && string(all[0].Key) == "big" })
+	w.set(nil)
+	eventually(t, "the big ones follow", func() bool { return len(w.keys()) == 4 })
+}
+
+// A record without a key has no order to keep: none behind it has to wait.
+func TestRelay_holds_back_a_record_without_a_key_alone(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	w := &wire{fault: refuse(func(r event.Record) error {
+		if string(r.Value) == "bad" {
+			return errors.New("too large")
+		}
+		return nil
+	})}
+	put(t, d, o, event.Record{Topic: "t", Value: []byte("bad")}, event.Record{Topic: "t", Value: []byte("good")}, event.Record{Topic: "t", Key: []byte("a")},
+		event.Record{Topic: "t", Key: []byte{}, Value: []byte("bad")}, event.Record{Topic: "t", Key: []byte{}}, event.Record{Topic: "t"})
+	start(t, o, w)
+	eventually(t, "the others are published", func() bool { return len(w.keys()) == 3 })
+	held(t, o, "a record and the empty key are held back", func(all []outbox.Held) bool {
+		return len(all) == 2 && (all[0].Row == 0) != (all[1].Row == 0) && (all[0].Key == nil) != (all[1].Key == nil)
+	})
+	eventually(t, "what flows has gone", func() bool {
+		all, flowing, err := o.Stats(t.Context())
+		return err == nil && flowing.Events == 0 && all.Events == 3
+	})
+	w.set(nil)
+	eventually(t, "the held ones follow", func() bool { return len(w.keys()) == 6 })
+	held(t, o, "nothing is held back", none)
 }

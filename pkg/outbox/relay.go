@@ -99,14 +99,22 @@ type stored struct {
 	event.Record
 }
 
+// alone is what is held back when the record fails by itself.
+func (s *stored) alone() Held {
+	if s.Key == nil {
+		return Held{Topic: s.Topic, Row: s.id}
+	}
+	return Held{Topic: s.Topic, Key: s.Key}
+}
+
 // step publishes one window and reports whether there may be more at once.
 func (r *relay) step(ctx context.Context) (more bool, err error) {
-	for _, h := range r.held.due(time.Now()) {
+	if h := r.held.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
 		if err := r.probe(ctx, h); err != nil {
 			return false, err
 		}
 	}
-	where, args := without(r.db, r.held.targets())
+	where, args := without(r.db, r.held.all())
 	window, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return false, err
@@ -147,7 +155,7 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 		case errors.Is(errs[i], event.ErrTopic):
 			r.hold(ctx, Held{Topic: window[i].Topic}, errs[i])
 		case len(window) == 1:
-			r.hold(ctx, Held{Topic: window[i].Topic, Key: window[i].Key}, errs[i])
+			r.hold(ctx, window[i].alone(), errs[i])
 		}
 	}
 	if len(sent) < len(window) && ctx.Err() == nil {
@@ -156,25 +164,23 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	return len(sent) == len(window), errors.Join(err, r.delete(context.WithoutCancel(ctx), sent))
 }
 
-// probe tries the first row of what is held back, alone.
-func (r *relay) probe(ctx context.Context, t Held) error {
-	where, args := `where topic = $1`, []any{t.Topic}
-	if len(t.Key) > 0 {
-		where, args = where+` and key = $2`, append(args, t.Key)
-	}
+// probe tries the first event of what is held back, alone.
+func (r *relay) probe(ctx context.Context, h *hold) error {
+	where, args := only(h.Held)
 	first, err := r.read(ctx, where, args, 1)
 	if err != nil {
 		return err
 	}
-	clean := true
+	clean, until := true, h.next
 	if len(first) > 0 {
-		if clean, err = r.publish(ctx, first); err != nil {
+		if clean, err = r.publish(ctx, first); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
-	if clean {
-		delete(r.held, t.id())
-		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", t.Topic)
+	// A topic whose event has failed for a reason of its own can be written again.
+	if clean || h.whole() && h.next.Equal(until) {
+		delete(r.held, h.target())
+		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", h.Topic)
 		return r.publishHolds(ctx)
 	}
 	return nil
@@ -183,13 +189,13 @@ func (r *relay) probe(ctx context.Context, t Held) error {
 func (r *relay) hold(ctx context.Context, t Held, err error) {
 	t.Error = strings.ToValidUTF8(err.Error(), "\uFFFD")
 	if r.held.add(t, time.Now()) {
-		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", len(t.Key) == 0, "error", err)
+		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", t.whole(), "error", err)
 	}
 }
 
 // publishHolds notes in the lease what is held back, for Stats in every replica.
 func (r *relay) publishHolds(ctx context.Context) error {
-	text, err := json.Marshal(r.held.targets())
+	text, err := json.Marshal(r.held.all())
 	if err != nil {
 		return err
 	}
