@@ -69,7 +69,7 @@ func none(all []outbox.Held) bool { return len(all) == 0 }
 func TestRelay_holds_back_a_missing_topic_as_a_whole(t *testing.T) {
 	t.Parallel()
 	d, c := open(t)
-	o := outbox.New(d, c, outbox.Config{Source: "/test", Window: 10})
+	o := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Window: 10})
 	w := &wire{fault: func(window []event.Record) []error {
 		errs := make([]error, len(window))
 		for i, r := range window {

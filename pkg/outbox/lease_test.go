@@ -16,7 +16,7 @@ func TestRelay_beside_one_on_duty_publishes_nothing(t *testing.T) {
 	t.Parallel()
 	d, c := open(t)
 	replica := func() *outbox.Outbox {
-		return outbox.New(d, c, outbox.Config{Source: "/test", Lease: time.Minute, Idle: time.Millisecond})
+		return outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: time.Minute, Idle: time.Millisecond})
 	}
 	onDuty, beside := &wire{}, &wire{}
 	start(t, replica(), onDuty)

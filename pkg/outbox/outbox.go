@@ -30,20 +30,14 @@ const MaxEvent = 900_000
 // ErrTooLarge is wrapped by the error of an event above [MaxEvent].
 var ErrTooLarge = errors.New("event too large")
 
-// Config is what an outbox may be told.
+// Config names the publishing service, and where its outbox reports to.
 type Config struct {
 	// Source is the publishing service, such as "/order": ce_source of its events.
 	Source string
-	// Window is how many rows the relay publishes at a time; 1,000 if 0.
-	Window int
-	// Lease is how long another relay waits for one that has vanished; 3 s if 0.
-	Lease time.Duration
-	// Idle is how often the relay looks for rows that it was not woken for, such as those
-	// of another replica; 20 ms if 0.
-	Idle time.Duration
-
+	// Meter gets the gauges of what waits and what is held back; none if nil.
 	Meter metric.Meter
-	Log   *slog.Logger
+	// Log gets a line when the relay's state changes; none if nil.
+	Log *slog.Logger
 }
 
 // Outbox saves events and relays them. It is safe for concurrent use.
@@ -53,26 +47,22 @@ type Outbox struct {
 	cfg   Config
 	wake  chan struct{}
 	owner string
+
+	window int           // rows that the relay publishes at a time
+	lease  time.Duration // another relay waits so long for one that has vanished
+	idle   time.Duration // between looks for rows that nobody woke it for, such as another replica's
 }
 
 // New makes the outbox of one service. Its tables are made by [Migrations].
 func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
-	if cfg.Window == 0 {
-		cfg.Window = 1000
-	}
-	if cfg.Lease == 0 {
-		cfg.Lease = 3 * time.Second
-	}
-	if cfg.Idle == 0 {
-		cfg.Idle = 20 * time.Millisecond
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Meter == nil {
 		cfg.Meter = noop.Meter{}
 	}
-	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner()}
+	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner(),
+		window: 1000, lease: 3 * time.Second, idle: 20 * time.Millisecond}
 }
 
 // Append saves an event: it reaches its topic at least once if tx commits, and never if it

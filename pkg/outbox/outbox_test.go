@@ -326,8 +326,8 @@ func TestRelay_holds_back_what_cannot_be_published_and_nothing_else(t *testing.T
 func TestRelay_one_is_on_duty_and_another_takes_over(t *testing.T) {
 	t.Parallel()
 	d, c := open(t)
-	first := outbox.New(d, c, outbox.Config{Source: "/test", Lease: time.Minute})
-	second := outbox.New(d, c, outbox.Config{Source: "/test", Lease: time.Minute})
+	first := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: time.Minute})
+	second := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: time.Minute})
 	w1, w2 := &wire{}, &wire{}
 	ctx := context.Background()
 	stop := start(t, first, w1)
@@ -385,7 +385,7 @@ func TestOrderPerKey_under_everything(t *testing.T) {
 		return nil
 	}
 	for range 2 { // the leases are so short that both believe they have one
-		start(t, outbox.New(d, c, outbox.Config{Source: "/test", Lease: time.Microsecond, Window: 50, Idle: time.Millisecond}), w)
+		start(t, outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: time.Microsecond, Window: 50, Idle: time.Millisecond}), w)
 	}
 	o := outbox.New(d, c, outbox.Config{Source: "/test"})
 	var wg sync.WaitGroup

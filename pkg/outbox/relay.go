@@ -41,15 +41,15 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		return err
 	}
 	defer unregister()
-	r := &relay{Outbox: o, pub: pub, limit: o.cfg.Window, held: holds{}}
+	r := &relay{Outbox: o, pub: pub, limit: o.window, held: holds{}}
 	defer r.release(context.WithoutCancel(ctx))
 	var renewed time.Time
 	for ctx.Err() == nil {
-		if time.Since(renewed) > o.cfg.Lease/3 {
+		if time.Since(renewed) > o.lease/3 {
 			mine, err := r.acquire(ctx)
 			if err != nil || !mine {
 				r.report(ctx, "relay waits for the database", err)
-				o.wait(ctx, min(max(o.cfg.Idle, o.cfg.Lease/10), lookForLease))
+				o.wait(ctx, min(max(o.idle, o.lease/10), lookForLease))
 				continue
 			}
 			renewed = time.Now()
@@ -57,9 +57,9 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		more, err := r.step(ctx)
 		if err != nil {
 			r.report(ctx, "relay waits for the database", err)
-			o.wait(ctx, 10*o.cfg.Idle)
+			o.wait(ctx, 10*o.idle)
 		} else if !more {
-			o.wait(ctx, o.cfg.Idle)
+			o.wait(ctx, o.idle)
 		}
 	}
 	return nil
@@ -126,8 +126,8 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	case !clean:
 		// Read again, smaller, until the culprit is alone in its window.
 		r.limit = max(1, r.limit/2)
-	case r.limit < r.cfg.Window:
-		r.limit = min(r.cfg.Window, 2*r.limit)
+	case r.limit < r.window:
+		r.limit = min(r.window, 2*r.limit)
 	}
 	return true, nil
 }
@@ -245,7 +245,7 @@ func (r *relay) delete(ctx context.Context, ids []int64) error {
 func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
 	n, err := r.db.Exec(ctx, `update outbox_lease set until = now_micros() + $2, held = case when owner = $1 then held else '[]' end, owner = $1
 		where id = 1 and (owner = $1 or until < now_micros())`,
-		r.owner, r.cfg.Lease.Microseconds())
+		r.owner, r.lease.Microseconds())
 	return n == 1, err
 }
 

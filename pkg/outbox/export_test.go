@@ -1,0 +1,23 @@
+package outbox
+
+import "time"
+
+// Tuning is what tests turn; what is 0 stays as it is.
+type Tuning struct {
+	Window      int
+	Lease, Idle time.Duration
+}
+
+// Tune changes o before its relay starts.
+func (o *Outbox) Tune(t Tuning) *Outbox {
+	if t.Window != 0 {
+		o.window = t.Window
+	}
+	if t.Lease != 0 {
+		o.lease = t.Lease
+	}
+	if t.Idle != 0 {
+		o.idle = t.Idle
+	}
+	return o
+}
