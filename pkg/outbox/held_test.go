@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -149,4 +150,34 @@ func TestRelay_holds_back_a_record_without_a_key_alone(t *testing.T) {
 	w.set(nil)
 	eventually(t, "the held ones follow", func() bool { return len(w.keys()) == 6 })
 	held(t, o, "nothing is held back", none)
+}
+
+// A relay that has lost the lease and gets it back knows what it holds back, and says so.
+func TestRelay_says_what_it_holds_back_when_it_takes_the_lease(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: 100 * time.Millisecond})
+	w := &wire{fault: refuse(func(r event.Record) error { return fmt.Errorf("unknown: %w", event.ErrTopic) })}
+	put(t, d, o, event.Record{Topic: "missing", Key: []byte("a")})
+	start(t, o, w)
+	one := func(all []outbox.Held) bool { return len(all) == 1 }
+	held(t, o, "the topic is held back", one)
+	// Another replica was on duty meanwhile, and has stopped.
+	if _, err := d.Exec(t.Context(), `update outbox_lease set owner = 'another', until = 0, held = '[]'`); err != nil {
+		t.Fatal(err)
+	}
+	held(t, o, "the topic is named again", one)
+}
+
+func TestHeld_error_is_short(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	w := &wire{fault: refuse(func(r event.Record) error { return errors.New(strings.Repeat("x\xff\x00é", 1000)) })}
+	put(t, d, o, event.Record{Topic: "t", Key: []byte("a")})
+	start(t, o, w)
+	all := held(t, o, "the key is held back", func(all []outbox.Held) bool { return len(all) == 1 })
+	if got := all[0].Error; len(got) > 300 || len(got) < 290 || !utf8.ValidString(got) || !strings.HasPrefix(got, "x\uFFFD\x00é") {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
 }

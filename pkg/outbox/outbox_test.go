@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http/httptest"
 	"strconv"
@@ -344,6 +345,49 @@ func TestRelay_one_is_on_duty_and_another_takes_over(t *testing.T) {
 	stop()
 	place("c")
 	eventually(t, "the second takes over after a clean stop", func() bool { return len(w2.keys()) == 1 })
+}
+
+// lines is a log that can be counted.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), what)
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func TestRelay_tells_each_outage_once(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	log, w := &lines{}, &wire{}
+	o := outbox.New(d, c, outbox.Config{Source: "/test", Log: log.logger()}).Tune(outbox.Tuning{Idle: time.Millisecond})
+	start(t, o, w)
+	for n := 1; n <= 2; n++ {
+		put(t, d, o, event.Record{Topic: "t", Key: []byte("a")})
+		eventually(t, "the relay publishes", func() bool { return len(w.keys()) == n && pending(t, o) == 0 })
+		for _, rename := range []string{`alter table outbox rename to away`, `alter table away rename to outbox`} {
+			if _, err := d.Exec(t.Context(), rename); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the outage is told", func() bool { return log.count("relay waits for the database") >= n })
+		}
+	}
+	put(t, d, o, event.Record{Topic: "t", Key: []byte("a")})
+	eventually(t, "the relay publishes", func() bool { return len(w.keys()) == 3 })
+	if got := log.count("relay waits for the database"); got != 2 {
+		t.Errorf("2 outages are told %d times", got)
+	}
 }
 
 // TestOrderPerKey_under_everything is the model of the protocol run against the real thing:

@@ -32,6 +32,9 @@ const stopGrace = 5 * time.Second
 // maxWindowBytes bounds the memory of one window.
 const maxWindowBytes = 8 << 20
 
+// maxError bounds, in bytes, the text of an error that is kept.
+const maxError = 300
+
 // Relay publishes the outbox's rows until ctx ends, and returns nil then. While the
 // database or the broker is away it tries again; while another replica's relay holds the
 // lease it waits for it. One call per process is enough.
@@ -45,18 +48,18 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 	defer r.release(context.WithoutCancel(ctx))
 	var renewed time.Time
 	for ctx.Err() == nil {
-		if time.Since(renewed) > o.lease/3 {
+		if r.changed || time.Since(renewed) > o.lease/3 {
 			mine, err := r.acquire(ctx)
 			if err != nil || !mine {
 				r.report(ctx, "relay waits for the database", err)
 				o.wait(ctx, min(max(o.idle, o.lease/10), lookForLease))
 				continue
 			}
-			renewed = time.Now()
+			renewed, r.changed = time.Now(), false
 		}
 		more, err := r.step(ctx)
+		r.report(ctx, "relay waits for the database", err)
 		if err != nil {
-			r.report(ctx, "relay waits for the database", err)
 			o.wait(ctx, 10*o.idle)
 		} else if !more {
 			o.wait(ctx, o.idle)
@@ -88,10 +91,11 @@ func newOwner() string { return rand.Text() }
 // relay is the state of one call of Relay.
 type relay struct {
 	*Outbox
-	pub    Publisher
-	limit  int // rows of the next window
-	held   holds
-	failed string // the last error reported
+	pub     Publisher
+	limit   int // rows of the next window
+	held    holds
+	changed bool   // what is held, since the lease has named it
+	failed  string // the last error reported, and no success since
 }
 
 type stored struct {
@@ -158,10 +162,7 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 			r.hold(ctx, window[i].alone(), errs[i])
 		}
 	}
-	if len(sent) < len(window) && ctx.Err() == nil {
-		err = r.publishHolds(ctx)
-	}
-	return len(sent) == len(window), errors.Join(err, r.delete(context.WithoutCancel(ctx), sent))
+	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
 }
 
 // probe tries the first event of what is held back, alone.
@@ -180,27 +181,24 @@ func (r *relay) probe(ctx context.Context, h *hold) error {
 	// A topic whose event has failed for a reason of its own can be written again.
 	if clean || h.whole() && h.next.Equal(until) {
 		delete(r.held, h.target())
+		r.changed = true
 		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", h.Topic)
-		return r.publishHolds(ctx)
 	}
 	return nil
 }
 
 func (r *relay) hold(ctx context.Context, t Held, err error) {
-	t.Error = strings.ToValidUTF8(err.Error(), "\uFFFD")
+	t.Error = cut(err.Error())
 	if r.held.add(t, time.Now()) {
+		r.changed = true
 		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", t.whole(), "error", err)
 	}
 }
 
-// publishHolds notes in the lease what is held back, for Stats in every replica.
-func (r *relay) publishHolds(ctx context.Context) error {
-	text, err := json.Marshal(r.held.all())
-	if err != nil {
-		return err
-	}
-	_, err = r.db.Exec(ctx, `update outbox_lease set held = $2 where id = 1 and owner = $1`, r.owner, string(text))
-	return err
+// cut keeps what an operator has to see of an error: each hold has one, and all are one text.
+func cut(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
 }
 
 func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
@@ -241,11 +239,15 @@ func (r *relay) delete(ctx context.Context, ids []int64) error {
 	return nil
 }
 
-// acquire takes or renews the lease.
+// acquire takes or renews the lease, and notes in it what is held back, for Stats in every
+// replica.
 func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
-	n, err := r.db.Exec(ctx, `update outbox_lease set until = now_micros() + $2, held = case when owner = $1 then held else '[]' end, owner = $1
-		where id = 1 and (owner = $1 or until < now_micros())`,
-		r.owner, r.lease.Microseconds())
+	held, err := json.Marshal(r.held.all())
+	if err != nil {
+		return false, err
+	}
+	n, err := r.db.Exec(ctx, `update outbox_lease set owner = $1, until = now_micros() + $2, held = $3 where id = 1 and (owner = $1 or until < now_micros())`,
+		r.owner, r.lease.Microseconds(), string(held))
 	return n == 1, err
 }
 
@@ -257,13 +259,14 @@ func (r *relay) release(ctx context.Context) {
 	_, _ = r.db.Exec(ctx, `update outbox_lease set until = 0 where id = 1 and owner = $1`, r.owner)
 }
 
-// report logs a failure once, not at every repetition.
+// report logs a failure once, not at every repetition, and again after a success, which is nil.
 func (r *relay) report(ctx context.Context, message string, err error) {
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	if text := err.Error(); text != r.failed {
-		r.failed = text
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		r.failed = ""
+	case err.Error() != r.failed:
+		r.failed = err.Error()
 		r.cfg.Log.WarnContext(ctx, message, "error", err)
 	}
 }

@@ -28,7 +28,7 @@ func outboxMutations() []mutation {
 		{name: "relay-stops-at-failure", promise: 3, tests: only,
 			breaks: "after a failure the relay goes on behind it, and comes back later",
 			edits: []edit{
-				{"pkg/outbox/relay.go", "failed string // the last error reported\n", "failed string\n\tbehind int64\n"},
+				{"pkg/outbox/relay.go", "failed  string // the last error reported, and no success since\n", "failed string\n\tbehind int64\n"},
 				{"pkg/outbox/relay.go", "window, err := r.read(ctx, where, args, r.limit)\n\tif err != nil || len(window) == 0 {\n\t\treturn false, err\n\t}\n",
 					"all, err := r.read(ctx, where, args, 2*r.limit)\n\tvar window []stored\n\tfor _, s := range all {\n\t\tif s.id > r.behind {\n\t\t\twindow = append(window, s)\n\t\t}\n\t}\n\tr.behind = 0\n\tif err != nil || len(window) == 0 {\n\t\treturn len(all) > 0, err\n\t}\n"},
 				{"pkg/outbox/relay.go", "\t\tr.limit = max(1, r.limit/2)\n", "\t\tr.limit, r.behind = max(1, r.limit/2), window[len(window)-1].id\n"},
