@@ -4,8 +4,8 @@ import "time"
 
 // Tuning is what tests turn; what is 0 stays as it is.
 type Tuning struct {
-	Window      int
-	Lease, Idle time.Duration
+	Window             int
+	Lease, Idle, Retry time.Duration
 }
 
 // Tune changes o before its relay starts.
@@ -18,6 +18,9 @@ func (o *Outbox) Tune(t Tuning) *Outbox {
 	}
 	if t.Idle != 0 {
 		o.idle = t.Idle
+	}
+	if t.Retry != 0 {
+		o.retry = t.Retry
 	}
 	return o
 }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -38,45 +39,49 @@ type hold struct {
 	Held
 	next  time.Time // of the next probe
 	pause time.Duration
+	told  bool // to the log, and to those who ask
 }
 
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
+
+	// maxHeld bounds what is held back one by one. Beyond it the relay waits.
+	maxHeld = 100
+	// maxDoubt is how many failures in a row, each of another key, are the brokers' fault.
+	maxDoubt = 5
+	// maxError bounds, in bytes, the text of an error that is kept.
+	maxError = 300
 )
 
-// add holds one back, longer each time, and reports whether it is new.
-func (h holds) add(t Held, now time.Time) bool {
+// add holds one back, longer each time.
+func (h holds) add(t Held, now time.Time) *hold {
 	was := h[t.target()]
 	switch {
 	case was == nil:
 		t.Since = now.UTC().Truncate(time.Millisecond)
-		h[t.target()] = &hold{t, now.Add(firstPause), firstPause}
+		was = &hold{Held: t, next: now.Add(firstPause), pause: firstPause}
+		h[t.target()] = was
 	case !now.Before(was.next): // else it is another record of the same window
 		was.Error, was.pause = t.Error, min(2*was.pause, lastPause)
 		was.next = now.Add(was.pause)
 	}
-	return was == nil
+	return was
 }
 
-// due is the hold that has been due for a probe the longest, if one is. Within a topic that is
-// held as a whole, none is.
-func (h holds) due(now time.Time) (due *hold) {
+func (h holds) all() []Held { return h.list(func(*hold) bool { return true }) }
+
+// told are those that count as held back.
+func (h holds) told() []Held { return h.list(func(h *hold) bool { return h.told }) }
+
+func (h holds) list(which func(*hold) bool) []Held {
+	list := make([]Held, 0, len(h))
 	for _, hold := range h {
-		topic := h[target{topic: hold.Topic}]
-		if (topic == nil || topic == hold) && !now.Before(hold.next) && (due == nil || hold.next.Before(due.next)) {
-			due = hold
+		if which(hold) {
+			list = append(list, hold.Held)
 		}
 	}
-	return due
-}
-
-func (h holds) all() []Held {
-	all := make([]Held, 0, len(h))
-	for _, hold := range h {
-		all = append(all, hold.Held)
-	}
-	return all
+	return list
 }
 
 // without is the condition that leaves held events out. A held key is left out in all topics:
@@ -120,6 +125,101 @@ func only(t Held) (where string, args []any) {
 		return "where id = $1", []any{t.Row}
 	}
 	return "where topic = $1 and key = $2", []any{t.Topic, t.Key}
+}
+
+// hold holds back what has failed. doubt is how much this speaks for the brokers' being away
+// instead, of maxDoubt. While they are, what fails is left out all the same, lest many bad
+// events stand before a good one; but nobody is told, so that what waits counts as waiting.
+func (r *relay) hold(ctx context.Context, t Held, err error, doubt int) {
+	if r.held[t.target()] == nil && doubt > 0 {
+		full := len(r.held) >= maxHeld
+		if full {
+			doubt = maxDoubt
+		}
+		r.suspect(ctx, doubt, err)
+		if full {
+			r.forget()
+			return
+		}
+		r.row = append(r.row, t.target())
+	}
+	t.Error = cut(err.Error())
+	h := r.held.add(t, time.Now())
+	if !h.told && (doubt == 0 || !r.away()) {
+		h.told, r.changed = true, true
+		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", t.whole(), "error", err)
+	}
+}
+
+// away reports whether the brokers take nothing.
+func (r *relay) away() bool { return r.doubt >= maxDoubt }
+
+// suspect adds to the doubt, and takes back what was told since the brokers took something if
+// it comes to be theirs.
+func (r *relay) suspect(ctx context.Context, doubt int, err error) {
+	was := r.away()
+	r.doubt += doubt
+	if was || !r.away() {
+		return
+	}
+	for _, t := range r.row {
+		if h := r.held[t]; h != nil && h.told {
+			h.told, r.changed = false, true
+		}
+	}
+	r.cfg.Log.WarnContext(ctx, "brokers take no events, all of them wait", "error", err)
+}
+
+// answered is called when the brokers have taken something. If they were away, what failed
+// meanwhile is tried again, and has to show whether it is at fault.
+func (r *relay) answered(ctx context.Context) {
+	if r.away() {
+		for _, t := range r.row {
+			if h := r.held[t]; h != nil && !h.told {
+				h.next = time.Time{}
+			}
+		}
+		r.cfg.Log.InfoContext(ctx, "brokers take events again")
+	}
+	r.doubt, r.row = 0, nil
+}
+
+// again starts from the front when everything has been tried while the brokers are away.
+func (r *relay) again(ctx context.Context) bool {
+	if !r.away() || len(r.row) == 0 {
+		return false
+	}
+	r.forget()
+	pause(ctx, r.retry, nil)
+	return true
+}
+
+// forget gives up what was held back without being told.
+func (r *relay) forget() {
+	for _, t := range r.row {
+		if h := r.held[t]; h != nil && !h.told {
+			delete(r.held, t)
+		}
+	}
+	r.row = nil
+}
+
+// due is the hold that has been due for a probe the longest, if one is. None is within a topic
+// that is held as a whole, nor if the brokers are to blame.
+func (r *relay) due(now time.Time) (due *hold) {
+	for _, h := range r.held {
+		topic := r.held[target{topic: h.Topic}]
+		if (topic == nil || topic == h) && (h.told || !r.away()) && !now.Before(h.next) && (due == nil || h.next.Before(due.next)) {
+			due = h
+		}
+	}
+	return due
+}
+
+// cut keeps what an operator has to see of an error: each hold has one, and all are one text.
+func cut(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
 }
 
 // observe registers the gauges of the outbox.

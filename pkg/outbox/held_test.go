@@ -181,3 +181,93 @@ func TestHeld_error_is_short(t *testing.T) {
 		t.Errorf("%d bytes: %q", len(got), got)
 	}
 }
+
+// refused is what the log says of each hold.
+const refused = "event cannot be published"
+
+func each(n int, names ...string) (records []event.Record) {
+	for i := range n {
+		for _, name := range names {
+			records = append(records, event.Record{Topic: "t", Key: fmt.Append(nil, name, i)})
+		}
+	}
+	return records
+}
+
+func bad(r event.Record) error {
+	if strings.HasPrefix(string(r.Key), "bad") {
+		return errors.New("too large")
+	}
+	return nil
+}
+
+// What the brokers refuse to everybody is no event's fault: the intake must see that all wait.
+func TestRelay_waits_while_the_brokers_take_nothing(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	log := &lines{}
+	o := outbox.New(d, c, outbox.Config{Source: "/test", Log: log.logger()}).Tune(outbox.Tuning{Retry: time.Millisecond})
+	var attempts atomic.Int64
+	w := &wire{fault: refuse(func(event.Record) error { attempts.Add(1); return errors.New("not authorized") })}
+	put(t, d, o, each(400, "k")...)
+	start(t, o, w)
+	eventually(t, "it has tried many of them again and again", func() bool { return attempts.Load() > 2000 })
+	held(t, o, "nothing is held back", none)
+	if all, flowing, err := o.Stats(t.Context()); err != nil || all.Events != 400 || flowing.Events != 400 {
+		t.Errorf("%+v, of that flow %+v, %v; want 400 that do", all, flowing, err)
+	}
+	w.set(nil)
+	eventually(t, "all are published", func() bool { return pending(t, o) == 0 })
+	held(t, o, "nothing is held back", none)
+	for what, most := range map[string]int{refused: 4, "brokers take no events": 1, "brokers take events again": 1} {
+		if got := log.count(what); got > most {
+			t.Errorf("the log says %d times that %s, want at most %d", got, what, most)
+		}
+	}
+}
+
+func TestRelay_finds_the_good_events_behind_many_bad_ones(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	log := &lines{}
+	o := outbox.New(d, c, outbox.Config{Source: "/test", Log: log.logger()}).Tune(outbox.Tuning{Retry: time.Millisecond})
+	w := &wire{fault: refuse(bad)}
+	put(t, d, o, each(20, "bad", "bad")...)
+	start(t, o, w)
+	eventually(t, "the brokers are suspected", func() bool { return log.count("brokers take no events") == 1 })
+	put(t, d, o, each(5, "good")...)
+	eventually(t, "the good ones are published", func() bool { return len(w.keys()) == 5 })
+	held(t, o, "the bad ones are held back", func(all []outbox.Held) bool { return len(all) == 20 })
+	w.set(nil)
+	eventually(t, "the bad ones follow", func() bool { return len(w.keys()) == 45 })
+	held(t, o, "nothing is held back", none)
+}
+
+func TestRelay_holds_back_a_hundred_at_most(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Retry: time.Millisecond})
+	w := &wire{fault: func(window []event.Record) []error { // as a client does
+		errs := make([]error, len(window))
+		for i, r := range window {
+			if errs[i] = bad(r); i > 0 && errs[i-1] != nil {
+				errs[i] = errors.New("behind it")
+			}
+		}
+		return errs
+	}}
+	put(t, d, o, each(110, "bad", "good")...)
+	start(t, o, w)
+	held(t, o, "a hundred are held back", func(all []outbox.Held) bool { return len(all) >= 100 })
+	eventually(t, "the relay waits", func() bool { return len(w.keys()) >= 100 })
+	put(t, d, o, each(1, "last")...)
+	if all := held(t, o, "they are held back", func([]outbox.Held) bool { return true }); len(all) != 100 {
+		t.Errorf("%d are held back", len(all))
+	}
+	if _, flowing, err := o.Stats(t.Context()); err != nil || flowing.Events != 21 {
+		t.Errorf("%+v, %v; want that the rest counts as waiting", flowing, err)
+	}
+	w.set(nil)
+	eventually(t, "all are published", func() bool { return len(w.keys()) == 221 })
+	held(t, o, "nothing is held back", none)
+}

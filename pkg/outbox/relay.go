@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/keyline/pkg/db"
@@ -31,9 +30,6 @@ const stopGrace = 5 * time.Second
 
 // maxWindowBytes bounds the memory of one window.
 const maxWindowBytes = 8 << 20
-
-// maxError bounds, in bytes, the text of an error that is kept.
-const maxError = 300
 
 // Relay publishes the outbox's rows until ctx ends, and returns nil then. While the
 // database or the broker is away it tries again; while another replica's relay holds the
@@ -76,12 +72,14 @@ func (o *Outbox) Wake() {
 	}
 }
 
-func (o *Outbox) wait(ctx context.Context, d time.Duration) {
+func (o *Outbox) wait(ctx context.Context, d time.Duration) { pause(ctx, d, o.wake) }
+
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-o.wake:
+	case <-wake:
 	case <-t.C:
 	}
 }
@@ -94,8 +92,10 @@ type relay struct {
 	pub     Publisher
 	limit   int // rows of the next window
 	held    holds
-	changed bool   // what is held, since the lease has named it
-	failed  string // the last error reported, and no success since
+	changed bool     // what is told of them, since the lease has named it
+	row     []target // held since the brokers have taken something
+	doubt   int      // whether it is their fault, of maxDoubt
+	failed  string   // the last error reported, and no success since
 }
 
 type stored struct {
@@ -113,7 +113,7 @@ func (s *stored) alone() Held {
 
 // step publishes one window and reports whether there may be more at once.
 func (r *relay) step(ctx context.Context) (more bool, err error) {
-	if h := r.held.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
+	if h := r.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
 		if err := r.probe(ctx, h); err != nil {
 			return false, err
 		}
@@ -121,7 +121,7 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	where, args := without(r.db, r.held.all())
 	window, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
-		return false, err
+		return err == nil && r.again(ctx), err
 	}
 	clean, err := r.publish(ctx, window)
 	switch {
@@ -130,6 +130,9 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	case !clean:
 		// Read again, smaller, until the culprit is alone in its window.
 		r.limit = max(1, r.limit/2)
+		if r.away() {
+			pause(ctx, r.retry, nil)
+		}
 	case r.limit < r.window:
 		r.limit = min(r.window, 2*r.limit)
 	}
@@ -152,14 +155,21 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	errs := r.pub.Publish(pctx, records)
 	sent := make([]int64, 0, len(window))
 	for i := range window {
-		switch {
-		case errs == nil || errs[i] == nil:
+		if errs == nil || errs[i] == nil {
 			sent = append(sent, window[i].id)
+		}
+	}
+	if len(sent) > 0 {
+		r.answered(ctx)
+	}
+	for i := range errs {
+		switch {
+		case errs[i] == nil:
 		case ctx.Err() != nil: // it stops: nothing is the record's fault
 		case errors.Is(errs[i], event.ErrTopic):
-			r.hold(ctx, Held{Topic: window[i].Topic}, errs[i])
+			r.hold(ctx, Held{Topic: window[i].Topic}, errs[i], 0)
 		case len(window) == 1:
-			r.hold(ctx, window[i].alone(), errs[i])
+			r.hold(ctx, window[i].alone(), errs[i], 1)
 		}
 	}
 	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
@@ -181,24 +191,12 @@ func (r *relay) probe(ctx context.Context, h *hold) error {
 	// A topic whose event has failed for a reason of its own can be written again.
 	if clean || h.whole() && h.next.Equal(until) {
 		delete(r.held, h.target())
-		r.changed = true
-		r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", h.Topic)
+		if h.told {
+			r.changed = true
+			r.cfg.Log.InfoContext(ctx, "held events flow again", "topic", h.Topic)
+		}
 	}
 	return nil
-}
-
-func (r *relay) hold(ctx context.Context, t Held, err error) {
-	t.Error = cut(err.Error())
-	if r.held.add(t, time.Now()) {
-		r.changed = true
-		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", t.whole(), "error", err)
-	}
-}
-
-// cut keeps what an operator has to see of an error: each hold has one, and all are one text.
-func cut(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
 }
 
 func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
@@ -242,7 +240,7 @@ func (r *relay) delete(ctx context.Context, ids []int64) error {
 // acquire takes or renews the lease, and notes in it what is held back, for Stats in every
 // replica.
 func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
-	held, err := json.Marshal(r.held.all())
+	held, err := json.Marshal(r.held.told())
 	if err != nil {
 		return false, err
 	}
