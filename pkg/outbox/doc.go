@@ -25,6 +25,15 @@
 // Decision: a window is buffered whole, flushed, and waited for; nothing is produced ahead;
 // after a failure everything is read again. Cost: one round trip per window.
 //
+// # Why what fails is held back, and when not
+//
+// Context: one event that no broker takes, a topic that is missing, or a partition that does
+// not answer would stop everything behind it. Decision: the key (the event, if it has none) or
+// the topic is left out, with all that follows it, and its first event is tried again ever more
+// rarely. Five failures in a row, or a window without any answer, are the brokers' fault: then
+// nothing counts as held, so that the intake sees what waits. Cost: a sick partition holds its
+// topic, and everybody for ten seconds at each try; behind a hundred bad keys the rest waits.
+//
 // # Why a lease, and why it need not be exact
 //
 // Context: a session lock can be held by a stopped process and breaks behind poolers.

@@ -4,8 +4,8 @@ import "time"
 
 // Tuning is what tests turn; what is 0 stays as it is.
 type Tuning struct {
-	Window             int
-	Lease, Idle, Retry time.Duration
+	Window                       int
+	Lease, Idle, Retry, Patience time.Duration
 }
 
 // Tune changes o before its relay starts.
@@ -21,6 +21,9 @@ func (o *Outbox) Tune(t Tuning) *Outbox {
 	}
 	if t.Retry != 0 {
 		o.retry = t.Retry
+	}
+	if t.Patience != 0 {
+		o.patience = t.Patience
 	}
 	return o
 }

@@ -54,8 +54,9 @@ const (
 	maxError = 300
 )
 
-// add holds one back, longer each time.
-func (h holds) add(t Held, now time.Time) *hold {
+// add holds one back, longer each time, and long if the attempt took long, since everything
+// else waits for the next one.
+func (h holds) add(t Held, now time.Time, took time.Duration) *hold {
 	was := h[t.target()]
 	switch {
 	case was == nil:
@@ -63,7 +64,7 @@ func (h holds) add(t Held, now time.Time) *hold {
 		was = &hold{Held: t, next: now.Add(firstPause), pause: firstPause}
 		h[t.target()] = was
 	case !now.Before(was.next): // else it is another record of the same window
-		was.Error, was.pause = t.Error, min(2*was.pause, lastPause)
+		was.Error, was.pause = t.Error, min(max(2*was.pause, 6*took), lastPause)
 		was.next = now.Add(was.pause)
 	}
 	return was
@@ -144,7 +145,7 @@ func (r *relay) hold(ctx context.Context, t Held, err error, doubt int) {
 		r.row = append(r.row, t.target())
 	}
 	t.Error = cut(err.Error())
-	h := r.held.add(t, time.Now())
+	h := r.held.add(t, time.Now(), r.took)
 	if !h.told && (doubt == 0 || !r.away()) {
 		h.told, r.changed = true, true
 		r.cfg.Log.ErrorContext(ctx, "event cannot be published, those behind it are held back", "topic", t.Topic, "whole_topic", t.whole(), "error", err)

@@ -16,9 +16,9 @@ import (
 // Publisher writes records to their topics.
 type Publisher interface {
 	// Publish writes a window in order per key and returns when the fate of every record
-	// is known: nil if all were acknowledged, else one entry per record, nil for those that
-	// were. No record of the window may be written after it has returned. An error of a
-	// record wraps [event.ErrTopic] if its whole topic cannot be written.
+	// is known, or ctx has ended: nil if all were acknowledged, else one entry per record, nil
+	// for those that were. No record of the window may be written after it has returned. An
+	// error of a record wraps [event.ErrTopic] if its whole topic cannot be written.
 	Publish(ctx context.Context, window []event.Record) []error
 }
 
@@ -92,10 +92,11 @@ type relay struct {
 	pub     Publisher
 	limit   int // rows of the next window
 	held    holds
-	changed bool     // what is told of them, since the lease has named it
-	row     []target // held since the brokers have taken something
-	doubt   int      // whether it is their fault, of maxDoubt
-	failed  string   // the last error reported, and no success since
+	changed bool          // what is told of them, since the lease has named it
+	row     []target      // held since the brokers have taken something
+	doubt   int           // whether it is their fault, of maxDoubt
+	took    time.Duration // by the last window
+	failed  string        // the last error reported, and no success since
 }
 
 type stored struct {
@@ -139,8 +140,7 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-// publish writes a window and deletes what was acknowledged. A record that failed alone,
-// or whose topic cannot be written, is held back.
+// publish writes a window and deletes what was acknowledged.
 func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err error) {
 	records := make([]event.Record, len(window))
 	for i := range window {
@@ -148,11 +148,14 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	}
 	// A window that is under way at the stop is seen to its end, or it would be published
 	// again by the next relay.
-	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })
 	defer stop()
+	start := time.Now()
 	errs := r.pub.Publish(pctx, records)
+	r.took = time.Since(start)
+	late := pctx.Err() != nil
 	sent := make([]int64, 0, len(window))
 	for i := range window {
 		if errs == nil || errs[i] == nil {
@@ -162,17 +165,35 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	if len(sent) > 0 {
 		r.answered(ctx)
 	}
-	for i := range errs {
-		switch {
-		case errs[i] == nil:
-		case ctx.Err() != nil: // it stops: nothing is the record's fault
-		case errors.Is(errs[i], event.ErrTopic):
-			r.hold(ctx, Held{Topic: window[i].Topic}, errs[i], 0)
-		case len(window) == 1:
-			r.hold(ctx, window[i].alone(), errs[i], 1)
-		}
+	if ctx.Err() == nil { // else it stops, and nothing is a record's fault
+		r.blame(ctx, window, errs, late, len(sent) > 0)
 	}
 	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
+}
+
+// blame holds back the records that failed alone, and the topics that cannot be written. One
+// whose first record is not answered in time counts as such, for all others wait with it, if
+// the brokers answer at all.
+func (r *relay) blame(ctx context.Context, window []stored, errs []error, late, answered bool) {
+	seen := map[string]bool{}
+	for i, err := range errs {
+		topic := window[i].Topic
+		first := !seen[topic]
+		seen[topic] = true
+		switch {
+		case err == nil:
+		case errors.Is(err, event.ErrTopic):
+			r.hold(ctx, Held{Topic: topic}, err, 0)
+		case late && first:
+			doubt := 0
+			if !answered {
+				doubt = maxDoubt
+			}
+			r.hold(ctx, Held{Topic: topic}, fmt.Errorf("no answer within %s: %w", r.patience, err), doubt)
+		case !late && len(window) == 1:
+			r.hold(ctx, window[i].alone(), err, 1)
+		}
+	}
 }
 
 // probe tries the first event of what is held back, alone.
