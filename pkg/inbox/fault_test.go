@@ -350,3 +350,43 @@ func TestProcess_row_of_an_event_moves_with_its_twin_in_another_partition(t *tes
 		t.Errorf("%d rows in the other partition, %d effects; want 1 and 4", n, len(r.done()))
 	}
 }
+
+func TestProcess_an_event_under_another_aggregates_key_is_a_dead_letter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.steps("a", 1, 1)
+	r.log[0].Key = []byte("b")
+	r.poll(0)
+	if diff := cmp.Diff(map[string]string{"b": "dead"}, r.states()); diff != "" || len(r.done()) != 0 {
+		t.Errorf("%d effects; %s", len(r.done()), diff)
+	}
+}
+
+// An operator who cancels statements, or a server out of memory, says nothing about the event.
+func TestHandle_whose_statement_the_server_cancels_is_not_at_fault(t *testing.T) {
+	t.Parallel()
+	if !dbtest.Postgres() {
+		t.Skip("SQLite cancels nothing: make test-real runs it")
+	}
+	r := newRig(t, inbox.Config{Attempts: 1})
+	var trouble atomic.Bool
+	trouble.Store(true)
+	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
+		if trouble.Load() {
+			if _, err := tx.Exec(ctx, `set local statement_timeout = 1`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `select pg_sleep(1)`)
+			return err
+		}
+		return r.onStep(ctx, tx, e)
+	})
+	r.steps("a", 1, 1)
+	r.poll(0)
+	if diff := cmp.Diff(map[string]string{"a": "unavailable"}, r.states()); diff != "" {
+		t.Error(diff)
+	}
+	trouble.Store(false)
+	r.run()
+	r.until("it is done", func() bool { return len(r.done()) == 1 })
+}

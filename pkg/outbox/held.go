@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -85,12 +86,11 @@ func (h holds) list(which func(*hold) bool) []Held {
 	return list
 }
 
-// without is the condition that leaves held events out. A held key is left out in all topics:
-// it is rare, and one list of keys is one plan.
+// without is the condition that leaves held events out.
 func without(d *db.DB, held []Held) (where string, args []any) {
 	var topics []string
-	var keys [][]byte
 	var ids []int64
+	where = "where true"
 	for _, t := range held {
 		switch {
 		case t.whole():
@@ -98,10 +98,10 @@ func without(d *db.DB, held []Held) (where string, args []any) {
 		case t.Row != 0:
 			ids = append(ids, t.Row)
 		default:
-			keys = append(keys, t.Key)
+			where += fmt.Sprintf(" and (key is null or not (topic = $%d and key = $%d))", len(args)+1, len(args)+2)
+			args = append(args, t.Topic, t.Key)
 		}
 	}
-	where = "where true"
 	if topics != nil {
 		cond, arg := d.In("topic", len(args)+1, topics)
 		where, args = where+" and not ("+cond+")", append(args, arg)
@@ -109,10 +109,6 @@ func without(d *db.DB, held []Held) (where string, args []any) {
 	if ids != nil {
 		cond, arg := d.In("id", len(args)+1, ids)
 		where, args = where+" and not ("+cond+")", append(args, arg)
-	}
-	if keys != nil {
-		cond, arg := d.In("key", len(args)+1, keys)
-		where, args = where+" and (key is null or not ("+cond+"))", append(args, arg)
 	}
 	return where, args
 }

@@ -271,3 +271,37 @@ func TestRelay_holds_back_a_hundred_at_most(t *testing.T) {
 	eventually(t, "all are published", func() bool { return len(w.keys()) == 221 })
 	held(t, o, "nothing is held back", none)
 }
+
+// A dead letter that no broker takes has the key of an order, whose own events go on.
+func TestRelay_holds_back_a_key_in_its_topic_only(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	w := &wire{fault: func(window []event.Record) []error {
+		errs := make([]error, len(window))
+		for i, r := range window {
+			if r.Topic == "letters" {
+				errs[i] = errors.New("record too large")
+			}
+		}
+		return errs
+	}}
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		return o.AppendRaw(ctx, tx, event.Record{Topic: "letters", Key: []byte("a")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, o, w)
+	eventually(t, "the letter is held back", func() bool {
+		held, err := o.Held(t.Context())
+		return err == nil && len(held) == 1 && string(held[0].Key) == "a"
+	})
+	err = d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		return o.AppendRaw(ctx, tx, event.Record{Topic: "orders", Key: []byte("a")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the order's event is published", func() bool { return len(w.keys()) == 1 })
+}

@@ -27,6 +27,10 @@ var Migrations = db.Migrations{Owner: "outbox", Files: files}
 // refuses records above 1 MB; better the request fails than the relay.
 const MaxEvent = 900_000
 
+// headerBytes is what a header takes beside its key and value, at most: many that are small or
+// empty make a record large too.
+const headerBytes = 10
+
 // ErrTooLarge is wrapped by the error of an event above [MaxEvent].
 var ErrTooLarge = errors.New("event too large")
 
@@ -130,7 +134,7 @@ func (o *Outbox) pending(tx *db.Tx) *pending {
 func (p *pending) add(r row) error {
 	size := len(r.key) + len(r.value)
 	for _, h := range r.headers {
-		size += len(h.Key) + len(h.Value)
+		size += len(h.Key) + len(h.Value) + headerBytes
 	}
 	if size > MaxEvent {
 		return fmt.Errorf("%w: a record for %s has %d bytes, at most %d can be published", ErrTooLarge, r.topic, size, MaxEvent)

@@ -544,3 +544,17 @@ func TestOrderPerKey_interleaved(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAppendRaw_counts_what_headers_take(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	r := event.Record{Topic: "steps", Key: []byte("a"), Headers: make([]event.Header, 96_000)}
+	for i := range r.Headers {
+		r.Headers[i].Key = "h"
+	}
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error { return o.AppendRaw(ctx, tx, r) })
+	if !errors.Is(err, outbox.ErrTooLarge) {
+		t.Errorf("AppendRaw = %v, want ErrTooLarge: no batch would hold it", err)
+	}
+}
