@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,15 +16,16 @@ import (
 type Replayed struct {
 	Matched map[string]int    // events by type
 	Refused map[string]string // why those of a type cannot be replayed
-	Queued  int
+	Queued  int               // events that run again
 }
 
 // Replay lets the events of a batch, which the group has had before, run again: they go to
 // the ends of their keys' queues, in offset order, and run like any event that waits. Only
 // types whose handlers are declared [Repeatable] are queued; all others are refused by name,
-// since their effects would happen twice. With dry it only tells what it would do; typ, if not empty, is the only type it looks at. One that
-// the group has not had yet is taken for good: its delivery will be a duplicate. After an
-// error the first Queued of them are queued, up to 500 at a time.
+// since their effects would happen twice. What the group has not had yet is left to its
+// delivery, which others of its key may have to come before. With dry it only tells what it
+// would do; typ, if not empty, is the only type it looks at. After an error the first Queued
+// of them are queued, and the same call again queues them twice.
 func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool) (Replayed, error) {
 	r := Replayed{Matched: map[string]int{}, Refused: map[string]string{}}
 	var items []*item
@@ -53,28 +55,64 @@ func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool
 		return r, nil
 	}
 	for chunk := range slices.Chunk(items, maxTake) {
-		err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error { return in.requeueAll(ctx, tx, &b, chunk) })
+		queued := 0
+		err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
+			queued, err = in.requeueAll(ctx, tx, &b, chunk)
+			return err
+		})
 		if err != nil {
 			return r, fmt.Errorf("replay: %w", err)
 		}
-		r.Queued += len(chunk)
+		r.Queued += queued
 	}
 	return r, nil
 }
 
 // requeueAll takes its locks in everybody's order: inbox rows, then keys.
-func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) error {
-	t := &taking{Inbox: in, items: items}
+func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) (n int, err error) {
+	had, err := in.had(ctx, tx, b, items)
+	if err != nil {
+		return 0, err
+	}
+	t := &taking{Inbox: in, items: had}
 	if err := t.claim(ctx, tx, b); err != nil {
-		return err
+		return 0, err
 	}
-	t.fresh = items // those that were known before are what this is about
+	t.fresh = had // those that were known before are what this is about
 	if err := t.lookUp(ctx, tx, b.Topic); err != nil {
-		return err
+		return 0, err
 	}
-	for _, it := range items {
+	for _, it := range had {
 		it.letter = letter{redrives: 1} // a trace of its own, linked to the old one
 		t.park(queued{item: it, state: retrying})
 	}
-	return in.enqueue(ctx, tx, t.queue)
+	return len(had), in.enqueue(ctx, tx, t.queue)
+}
+
+// had are the events that the group has had: they have a row, or lie below the mark.
+func (in *Inbox) had(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) (had []*item, err error) {
+	mark, err := in.mark(ctx, tx, b)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([][]byte, len(items))
+	for i, it := range items {
+		ids[i] = it.identity[:]
+	}
+	cond, arg := tx.In("identity", 2, ids)
+	rows, err := tx.Query(ctx, `select identity from inbox where group_name = $1 and `+cond, in.cfg.Group, arg)
+	known, err := db.Collect(rows, err, func(r *sql.Rows, id *[]byte) error { return r.Scan(id) })
+	if err != nil {
+		return nil, fmt.Errorf("look events up: %w", err)
+	}
+	seen := map[event.Identity]bool{}
+	for _, id := range known {
+		seen[event.Identity(id)] = true
+	}
+	for _, it := range items {
+		if seen[it.identity] || it.Offset < mark {
+			had = append(had, it)
+		}
+	}
+	return had, nil
 }

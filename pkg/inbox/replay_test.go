@@ -92,11 +92,11 @@ func TestReplay(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	t.Run("takes what the group has not had yet, once", func(t *testing.T) {
+	t.Run("leaves what the group has not had yet to its delivery", func(t *testing.T) {
 		t.Parallel()
 		r := repeatable(t)
-		if _, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil {
-			t.Fatal(err)
+		if got, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil || got.Queued != 0 {
+			t.Fatalf("Replay = %+v, %v; want none queued", got, err)
 		}
 		r.poll(0)
 		r.run()
