@@ -177,3 +177,36 @@ func TestHostile_schemas(t *testing.T) {
 		}
 	}
 }
+
+// A value may be valid and yet lie in itself deeper than anybody can mean: each level costs
+// stack, which no count of what is allocated shows.
+func TestHostile_depth(t *testing.T) {
+	t.Parallel()
+	const id, deepest = 300, 498 // the event is one level, the list's end two, and each link two more
+	r := newRegistry(t)
+	r.SeedSchema("evil-list", 1, id, sr.Schema{Schema: with(`{"type": "record", "name": "R", "fields": [{"name": "r", "type": ["null", "R"]}]}`)})
+	c := newCodec(t, codec.Config{URL: r.URL()}, placed{})
+	list := func(links int) []byte {
+		return frame(id, append(bytes.Repeat([]byte{2}, links), 0, 0, 0, 0, 0)...)
+	}
+	t.Run("a list within the limit is read and shown", func(t *testing.T) {
+		t.Parallel()
+		if _, err := codec.Decode[placed](t.Context(), c, list(deepest)); err != nil {
+			t.Errorf("Decode: %v", err)
+		}
+		if _, err := c.JSON(t.Context(), list(deepest), true); err != nil {
+			t.Errorf("JSON: %v", err)
+		}
+	})
+	t.Run("one that is deeper is neither", func(t *testing.T) {
+		t.Parallel()
+		for _, links := range []int{deepest + 1, 100_000} {
+			if _, err := codec.Decode[placed](t.Context(), c, list(links)); !errors.Is(err, codec.ErrUndecodable) {
+				t.Errorf("Decode of %d links = %v, want ErrUndecodable", links, err)
+			}
+			if _, err := c.JSON(t.Context(), list(links), true); !errors.Is(err, codec.ErrUndecodable) {
+				t.Errorf("JSON of %d links = %v, want ErrUndecodable", links, err)
+			}
+		}
+	})
+}
