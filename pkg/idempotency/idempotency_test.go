@@ -89,6 +89,21 @@ func TestKeys_Do(t *testing.T) {
 			t.Errorf("Do = replayed %v, %v; want the work done", replayed, err)
 		}
 	})
+	t.Run("work whose answer cannot be stored leaves nothing", func(t *testing.T) {
+		t.Parallel()
+		d, keys := open(t, time.Hour)
+		_, _, err := keys.Do(ctx, "k", print, func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
+			a, err := work(ctx, tx)
+			a.Body = nil // no JSON
+			return a, err
+		})
+		if err == nil || effects(t, d) != 0 {
+			t.Errorf("Do = %v with %d effects, want an error and none", err, effects(t, d))
+		}
+		if _, replayed, err := keys.Do(ctx, "k", print, work); replayed || err != nil {
+			t.Errorf("Do = replayed %v, %v; want the work done", replayed, err)
+		}
+	})
 	t.Run("an expired key is forgotten", func(t *testing.T) {
 		t.Parallel()
 		d, keys := open(t, -time.Second)
