@@ -14,7 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/inventory"
 )
@@ -85,6 +87,9 @@ func TestService_Reserve(t *testing.T) {
 		r.take(order("o-1", "4 tea"))
 		r.wantAnswers("o-1", reserved("o-1", schemas.ReservedLine{SKU: "tea", Quantity: 3}))
 		r.wantStock("tea", "10/3")
+		if n := r.Count(`select count(*) from waiting_event`); n != 0 {
+			t.Errorf("%d events wait, want none", n)
+		}
 	})
 	t.Run("a redelivered event has no second effect", func(t *testing.T) {
 		t.Parallel()
@@ -290,26 +295,72 @@ func TestService_concurrently(t *testing.T) {
 	}
 }
 
-// Even if a producer with another partitioner brings events of one order into several
-// partitions, and so into transactions at the same time, the order is reserved once.
-func TestService_Reserve_sameOrderAtOnce(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	r.receive("tea", 100)
+// together hands over batches that all need the article's row. On PostgreSQL it is locked
+// until each batch waits, for it or for another one, so that none has seen another's end.
+func (r *rig) together(sku string, batches ...event.Batch) {
+	r.Helper()
 	var all sync.WaitGroup
-	for range 8 {
-		b := r.batch(order("o-1", "3 tea"))
-		all.Go(func() {
-			if err := r.Inbox.Process(t.Context(), b); err != nil {
-				t.Error(err)
-			}
-		})
+	err := r.DB.Once(r.Context(), func(ctx context.Context, tx *db.Tx) error {
+		var n int
+		if err := tx.QueryRow(ctx, `select version from stock where sku = $1`+tx.ForUpdate(), sku).Scan(&n); err != nil {
+			return err
+		}
+		for _, b := range batches {
+			all.Go(func() {
+				if err := r.Inbox.Process(r.Context(), b); err != nil {
+					r.Error(err)
+				}
+			})
+		}
+		if dbtest.Postgres() {
+			eventtest.Until(r, "all batches wait", func() bool {
+				return r.Count(`select count(distinct pid) from pg_locks where not granted
+					and pid in (select pid from pg_locks where relation = 'reservation'::regclass)`) == len(batches)
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		r.Error(err)
 	}
 	all.Wait()
-	moved := r.ledger("tea")
-	if len(moved) != 2 {
-		t.Errorf("the ledger is %v, want one receipt and one reservation", moved)
+	if n := r.Count(`select count(*) from waiting_event`); n != 0 {
+		r.Errorf("%d events wait, want none", n)
 	}
+}
+
+// Even if a producer with another partitioner brings events of one order into several
+// partitions, and so into transactions at the same time, the order is reserved once, and
+// given back once.
+func TestService_sameOrderAtOnce(t *testing.T) {
+	t.Parallel()
+	eight := func(r *rig, e event.Payload) (batches []event.Batch) {
+		for range 8 {
+			batches = append(batches, r.batch(e))
+		}
+		return batches
+	}
+	t.Run("eight times placed, it is reserved once", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.receive("tea", 100)
+		r.together("tea", eight(r, order("o-1", "3 tea"))...)
+		r.wantStock("tea", "100/3")
+		if moved := r.ledger("tea"); len(moved) != 2 {
+			t.Errorf("the ledger is %v, want one receipt and one reservation", moved)
+		}
+	})
+	t.Run("eight times cancelled, it is given back once", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.receive("tea", 100)
+		r.take(order("o-1", "3 tea"), order("o-2", "50 tea"))
+		r.together("tea", eight(r, cancelled("o-1"))...)
+		r.wantStock("tea", "100/50")
+		if n := len(r.answers("o-1")); n != 2 {
+			t.Errorf("%d answers, want that it was reserved and that it was released", n)
+		}
+	})
 }
 
 func TestPersonalData(t *testing.T) {
