@@ -43,7 +43,7 @@ func TestF16_an_event_too_large_holds_its_key_only(t *testing.T) {
 	}
 	limit("4000")
 	var held []string
-	for range size(2, 20) {
+	for range size(2, 4) { // five in a row are taken for brokers that take nothing
 		held = append(held, f.orderOf(huge).OrderID)
 	}
 	eventually(t, "they are held back", func() bool { return f.metric("order", "outbox_held") == float64(len(held)) })

@@ -96,6 +96,10 @@ func (s *session) skip(ctx context.Context, all []Partition, err error) error {
 		}
 		done = append(done, *p)
 		anew[topic] = p.Stopped == topicRecreated
+		if p.SkipTo == nil {
+			s.say("%s goes on already", p.Name())
+			continue
+		}
 		s.say("%s goes on at %d; skipped: %s", p.Name(), *p.SkipTo, rangeOf(p))
 	}
 	for topic, whole := range anew {

@@ -107,6 +107,21 @@ func (p *Partition) missing() bool { return p.Stopped == topicRecreated && p.Ski
 // Skip lets a stopped partition go on behind what cannot be read. It may go on already: then
 // nothing is done.
 func (c *Console) Skip(ctx context.Context, p *Partition) error {
+	for try := 0; p.missing() && try < 4; try++ { // a topic that was just made is not known everywhere yet
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+		now, err := c.Partitions(ctx)
+		i := slices.IndexFunc(now, func(n Partition) bool { return n.Name() == p.Name() && n.Stopped != "" })
+		if err == nil && i < 0 {
+			return nil
+		}
+		if err == nil {
+			*p = now[i]
+		}
+	}
 	switch {
 	case p.missing():
 		return fail("%s: topic %s does not exist", p.Name(), safe(p.Topic, 100)).then("console provision")
