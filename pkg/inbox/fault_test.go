@@ -390,3 +390,18 @@ func TestHandle_whose_statement_the_server_cancels_is_not_at_fault(t *testing.T)
 	r.run()
 	r.until("it is done", func() bool { return len(r.done()) == 1 })
 }
+
+// A clock that was an hour ahead has written when a key is due.
+func TestRun_a_clock_that_has_jumped_back_holds_nothing_up(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.setFail("a1", errOops)
+	r.steps("a", 1, 1)
+	r.poll(0)
+	r.setFail("a1", nil)
+	if _, err := r.db.Exec(t.Context(), `update waiting_key set due = now_micros() + 3600000000`); err != nil {
+		t.Fatal(err)
+	}
+	r.run()
+	r.until("it is done", func() bool { return len(r.done()) == 1 })
+}

@@ -36,6 +36,7 @@ func (in *Inbox) Run(ctx context.Context) error {
 		wg.Go(func() { in.repeat(ctx, in.probe, nil, scoutEvery) })
 	}
 	wg.Go(func() { in.repeat(ctx, in.findUnavailable, nil, probeEvery) })
+	wg.Go(func() { in.repeat(ctx, in.mendDue, nil, probeEvery) })
 	wg.Go(func() { in.repeat(ctx, in.clean, nil, in.cfg.Clean) })
 	wg.Wait()
 	return nil
@@ -100,6 +101,15 @@ func (in *Inbox) scout(ctx context.Context) (bool, error) {
 	if due {
 		in.Wake()
 	}
+	return false, err
+}
+
+// mendDue lets keys go on whose due time lies further ahead than any pause or claim does: a
+// clock that has jumped since has written it, and they would wait for the jump's length.
+func (in *Inbox) mendDue(ctx context.Context) (bool, error) {
+	longest := max(in.cfg.MaxBackoff, in.lease()) + time.Minute
+	_, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() where group_name = $1 and state in ('retrying', 'running') and due > now_micros() + $2`,
+		in.cfg.Group, longest.Microseconds())
 	return false, err
 }
 

@@ -37,3 +37,19 @@ func TestRelay_beside_one_on_duty_publishes_nothing(t *testing.T) {
 		t.Errorf("the one beside has published %d of 100 events", len(got))
 	}
 }
+
+// A clock that was an hour ahead has written the lease of a relay that is gone.
+func TestRelay_takes_over_a_lease_of_a_clock_that_has_jumped(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"})
+	if _, err := d.Exec(t.Context(), `update outbox_lease set owner = 'gone', until = now_micros() + 3600000000 where id = 1`); err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{}
+	start(t, o, w)
+	if err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error { return raise(ctx, tx, o, "a") }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is published", func() bool { return len(w.keys()) == 1 })
+}

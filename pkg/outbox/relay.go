@@ -265,7 +265,9 @@ func (r *relay) acquire(ctx context.Context) (mine bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	n, err := r.db.Exec(ctx, `update outbox_lease set owner = $1, until = now_micros() + $2, held = $3 where id = 1 and (owner = $1 or until < now_micros())`,
+	// A lease that ends far ahead is of a clock that has jumped since.
+	n, err := r.db.Exec(ctx, `update outbox_lease set owner = $1, until = now_micros() + $2, held = $3
+		where id = 1 and (owner = $1 or until < now_micros() or until > now_micros() + 10 * $2)`,
 		r.owner, r.lease.Microseconds(), string(held))
 	return n == 1, err
 }
