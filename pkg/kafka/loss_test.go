@@ -162,6 +162,27 @@ func TestConsumer_Losses(t *testing.T) {
 		book.wait(t, "level=ERROR", "partition stopped", "reason=offset_out_of_range", "lost_from=10 lost_to=14")
 	})
 
+	t.Run("offsets that begin again below those that were read stop the partition", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		rec, book := newRecorder(), &logbook{}
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		rec.waitFor(t, 10)
+		// As if a log that was cut had been written anew, and the client had gone along.
+		c.Client().SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {0: {Epoch: -1, Offset: 3}}})
+		publish(t, addrs, numbered(topic, 10, 10, "k")...)
+		book.wait(t, "level=ERROR", "partition stopped", "reason=offset_backwards", "position=10")
+		if err := c.stop(t); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		once(t, rec)
+		if got := committed(t, addrs, group, topic)[0]; got != 10 || len(rec.values) != 10 {
+			t.Errorf("got offset %d and %d records done, want 10 of each", got, len(rec.values))
+		}
+	})
+
 	t.Run("a topic that was deleted and made again is reported and not read", func(t *testing.T) {
 		t.Parallel()
 		cluster := fake(t)
