@@ -268,11 +268,15 @@ func TestConsumer_Lost(t *testing.T) {
 	topic, group := newTopic(t, addrs, 2), unique(t, "group")
 	publish(t, addrs, numbered(topic, 0, 100, keys(8)...)...)
 	rec, book := newRecorder(), &logbook{}
-	inHand, cancelled := make(chan struct{}, 2), make(chan struct{}, 2)
-	var open atomic.Bool
+	inHand, cancelled, open := make(chan struct{}, 2), make(chan struct{}, 2), make(chan struct{})
+	var begun atomic.Int32
 	rec.before = func(ctx context.Context, _ event.Batch) error {
-		if open.Load() {
-			return nil
+		if begun.Add(1) > 2 { // when the partitions are back
+			select {
+			case <-open:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
 		}
 		inHand <- struct{}{}
 		<-ctx.Done()
@@ -287,7 +291,11 @@ func TestConsumer_Lost(t *testing.T) {
 	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, TopLevel: true, Err: kerr.UnknownMemberID})
 	<-cancelled // the handler is told to stop at once
 	<-cancelled
-	open.Store(true)
+	book.wait(t, "partitions lost")
+	if commits.further(0) { // a broker that has forgotten the whole group would take it
+		t.Error("what was done of a lost partition was committed")
+	}
+	close(open)
 	rec.wait(t, "all of it again", func() bool {
 		twice := 0
 		for _, n := range rec.values {
@@ -295,7 +303,6 @@ func TestConsumer_Lost(t *testing.T) {
 		}
 		return twice == 1600 // nothing of the lost partitions was committed
 	})
-	book.wait(t, "partitions lost")
 	if fault.Hits() == 0 {
 		t.Error("the member was never thrown out")
 	}
