@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
 )
@@ -102,4 +103,27 @@ func (n notice) Handle(_ context.Context, r slog.Record) error {
 		return true
 	})
 	return nil
+}
+
+// A mail that was sent is not sent again because its end could not be written at first.
+func TestHandleSlow_an_end_that_fails_does_not_repeat_the_effect(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{})
+	var effects, ends atomic.Int64
+	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
+		effects.Add(1)
+		return func(ctx context.Context, tx *db.Tx) error {
+			if ends.Add(1) < 5 {
+				return errOops
+			}
+			return r.apply(ctx, tx, e.Data.Agg, e.Data.N)
+		}, nil
+	})
+	r.steps("a", 1, 1)
+	r.poll(0)
+	r.run()
+	r.until("it is done", func() bool { return len(r.done()) == 1 })
+	if n := effects.Load(); n != 1 {
+		t.Errorf("the effect happened %d times, want once", n)
+	}
 }

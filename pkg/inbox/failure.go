@@ -30,6 +30,13 @@ type unavailableError struct{ err error }
 func (e *unavailableError) Error() string { return e.err.Error() }
 func (e *unavailableError) Unwrap() error { return e.err }
 
+// classed reports whether an error says what is to become of its event.
+func classed(err error) bool {
+	var perm *permanentError
+	var away *unavailableError
+	return errors.As(err, &perm) || errors.As(err, &away)
+}
+
 // state is where a key stands.
 type state string
 

@@ -68,7 +68,7 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 	span.done(failure)
 	expire.Stop() // in time: the claim is kept until the end is written
 	for attempt := 1; ; attempt++ {
-		after, err := in.finish(ctx, it, c, rest, failure)
+		after, err := in.finish(ctx, it, c, rest, failure, attempt >= finishFor)
 		switch {
 		case err == nil && after == nil: // the claim was lost
 			span.finish()
@@ -77,7 +77,7 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 			in.attempt(ctx, span)
 			after()
 			return nil
-		case errors.As(err, &broken) && attempt > 1: // what is to be written loses its transaction
+		case errors.As(err, &broken) && attempt >= finishFor: // what is to be written loses its transaction
 			rest, failure = nil, err
 		}
 		if stopped(ctx) && attempt >= finishFor {
@@ -92,7 +92,10 @@ func (in *Inbox) runSlow(ctx context.Context, it *item, c claimed) error {
 // is not running any more, or the event has gone, the claim has been ended: by an earlier
 // attempt whose commit was not answered, or by who took it over. Then nothing is written. The
 // number alone does not tell: a key that waits anew counts from the beginning.
-func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, failure error) (after func(), err error) {
+//
+// The effect has happened by then, so that an error of done is no reason to have it again: it is
+// returned, for another attempt at the end alone. Only the last one counts it as a failure.
+func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, failure error, last bool) (after func(), err error) {
 	err = in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		var claim int64
 		var now string
@@ -109,8 +112,8 @@ func (in *Inbox) finish(ctx context.Context, it *item, c claimed, done Done, fai
 		result := failure
 		if result == nil && done != nil {
 			result = tx.Savepoint(ctx, func() error { return guard(func() error { return done(ctx, tx) }) })
-			if in.lost(ctx, result) || db.IsTrouble(result) {
-				return result // the effect has happened: only its end is tried again
+			if result != nil && (in.lost(ctx, result) || !last && !classed(result)) {
+				return result
 			}
 		}
 		it := *it // a repetition must not count the attempt twice

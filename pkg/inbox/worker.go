@@ -14,7 +14,7 @@ import (
 const (
 	scoutEvery = 50 * time.Millisecond // how often due keys are looked for
 	probeEvery = time.Second           // how often unavailable keys are looked for
-	finishFor  = 10                    // attempts at finishing a slow effect after the stop
+	finishFor  = 10                    // attempts at writing the end of a slow effect
 	leavePause = 4                     // attempts after which a pause is as long as that of an event without a handler
 	probers    = 4                     // probes at a time, of different types: a slow one must not hold up the others
 )
