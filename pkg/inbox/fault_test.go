@@ -194,7 +194,7 @@ func TestRedrive_of_a_letter_that_was_set_aside_happens_once(t *testing.T) {
 		}
 	}
 	r.run()
-	r.until("nothing waits", func() bool { return r.count(`select count(*) from waiting_event`) == 0 })
+	r.until("all are done", func() bool { return len(r.done()) >= keys && r.count(`select count(*) from waiting_event`) == 0 })
 	if n := len(r.done()); n != keys {
 		t.Errorf("%d effects, want %d", n, keys)
 	}

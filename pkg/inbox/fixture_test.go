@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -67,7 +68,8 @@ type rig struct {
 	registryDown atomic.Bool
 
 	mu      sync.Mutex
-	effects []string // in the order of their commits, as far as one inbox goes
+	effects []effect
+	drawn   int
 	fail    map[string]error
 	log     []event.Record
 }
@@ -141,20 +143,48 @@ func (r *rig) apply(ctx context.Context, tx *db.Tx, agg string, n int64) error {
 	if last != n {
 		r.Errorf("order or once broken: event %d of %s came as number %d", n, agg, last)
 	}
-	tx.AfterCommit(func() { r.effect(fmt.Sprintf("%s%d", agg, n)) })
+	r.committed(tx, fmt.Sprintf("%s%d", agg, n))
 	return nil
 }
 
-func (r *rig) effect(name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.effects = append(r.effects, name)
+// effect is one that was committed. Its number was drawn in its transaction, under the lock of
+// its key: what follows a commit may be noted later than what follows the next.
+type effect struct {
+	n    int
+	name string
 }
 
-func (r *rig) done() []string {
+func (r *rig) draw() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.effects...)
+	r.drawn++
+	return r.drawn
+}
+
+// committed notes an effect once tx is committed.
+func (r *rig) committed(tx *db.Tx, name string) {
+	n := r.draw()
+	tx.AfterCommit(func() { r.note(n, name) })
+}
+
+// effect notes one that no transaction stands for.
+func (r *rig) effect(name string) { r.note(r.draw(), name) }
+
+func (r *rig) note(n int, name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.effects = append(r.effects, effect{n, name})
+}
+
+// done are the effects, in the order of each key.
+func (r *rig) done() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slices.SortFunc(r.effects, func(a, b effect) int { return a.n - b.n })
+	for _, e := range r.effects {
+		names = append(names, e.name)
+	}
+	return names
 }
 
 func (r *rig) setFail(name string, err error) {

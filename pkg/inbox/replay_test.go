@@ -17,7 +17,7 @@ import (
 func repeatable(t *testing.T) *rig {
 	r := newRig(t, inbox.Config{})
 	inbox.Handle(r.Inbox, func(_ context.Context, tx *db.Tx, e event.Event[step]) error {
-		tx.AfterCommit(func() { r.effect(fmt.Sprint(e.Data.Agg, e.Data.N)) })
+		r.committed(tx, fmt.Sprint(e.Data.Agg, e.Data.N))
 		return nil
 	}, inbox.SkipDead, inbox.Repeatable)
 	inbox.Handle(r.Inbox, r.onJump)
@@ -72,7 +72,7 @@ func TestReplay(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, inbox.Config{})
 		inbox.Handle(r.Inbox, func(_ context.Context, tx *db.Tx, e event.Event[step]) error {
-			tx.AfterCommit(func() { r.effect(fmt.Sprint(e.Data.Agg, e.Data.N)) })
+			r.committed(tx, fmt.Sprint(e.Data.Agg, e.Data.N))
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return r.fail[fmt.Sprint(e.Data.Agg, e.Data.N)]

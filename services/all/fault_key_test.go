@@ -27,6 +27,7 @@ import (
 	"example.com/keyline/pkg/kafka"
 	"example.com/keyline/pkg/telemetry"
 	"example.com/keyline/schemas"
+	"example.com/keyline/services/all/check"
 )
 
 // One key of many fails for a while, and not a rare one. All others are handled as fast as
@@ -54,7 +55,7 @@ func TestF39_a_failing_key_delays_no_other(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("fault F39: seed=%d rounds=1 orders=%d wire_duplicates=0 injected=%d lost=%d", faultSeed(), len(z.sent), z.failures, len(z.wrong))
+	t.Logf("fault F39: seed=%d rounds=1 events=%d injected=%d wrong=%d", faultSeed(), len(z.sent), z.failures, len(z.wrong))
 	t.Logf("at %d records a second the other keys' p99 was %v, and %v beside a failing key of which %d events waited; memory %d MiB", rate, before, after, waited, memory.HeapInuse>>20)
 	if z.failures == 0 || waited < 5 {
 		t.Errorf("%d failures and %d events of the failing key: the test has no teeth", z.failures, waited)
@@ -68,6 +69,8 @@ func TestF39_a_failing_key_delays_no_other(t *testing.T) {
 	for _, w := range z.wrong {
 		t.Error(w)
 	}
+	tell(t, check.Row{Fault: "F39", Rounds: 1, Seen: fmt.Sprintf("%d events, others' p99 %v, and %v beside a key that failed %d times", len(z.sent),
+		before.Round(time.Millisecond), after.Round(time.Millisecond), z.failures)})
 }
 
 // zipf is a service with one handler, and a producer whose keys come by Zipf's law.

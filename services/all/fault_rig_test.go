@@ -277,26 +277,32 @@ func (f *trial) judge(expect check.Expect) *check.Facts {
 	for _, w := range wrong {
 		f.Error(w)
 	}
-	row := check.Row{Rounds: max(1, f.rounds), Orders: len(f.orders()), Lost: "nothing"}
+	row := check.Row{Rounds: max(1, f.rounds), Orders: len(f.orders())}
 	row.Fault, _, _ = strings.Cut(strings.TrimPrefix(f.Name(), "Test"), "_")
 	if f.injected == 0 {
 		f.Errorf("%s has not happened: the test has no teeth", row.Fault)
 	}
 	f.Logf("fault %s: seed=%d rounds=%d orders=%d wire=%q injected=%d lost=%d",
 		row.Fault, faultSeed(), row.Rounds, row.Orders, facts.Wire(), f.injected, len(wrong))
+	row.Seen = fmt.Sprintf("%s; seen to happen %d times", facts.Wire(), f.injected)
+	tell(f, row)
+	return facts
+}
+
+// tell makes a run a row of the table, if one is wanted.
+func tell(t testing.TB, row check.Row) {
+	t.Helper()
 	if row.Parts = "K S"; dbtest.Postgres() {
 		row.Parts = "K P"
 	}
-	row.Seen = fmt.Sprintf("%s; seen to happen %d times", facts.Wire(), f.injected)
-	if f.Failed() {
+	if row.Lost = "nothing"; t.Failed() {
 		row.Lost = "**failed**"
 	}
 	if file := os.Getenv("KEYLINE_FAULTS_TABLE"); file != "" {
 		if err := check.WriteRow(file, faultSeed(), row); err != nil {
-			f.Error(err)
+			t.Error(err)
 		}
 	}
-	return facts
 }
 
 // events are how many events each aggregate has caused, as its row says.
