@@ -47,7 +47,8 @@ func TestTwoShopsInOneFolder(t *testing.T) {
 		environ[name] = value
 	}
 	var out, errs bytes.Buffer
-	if code := console.Run(t.Context(), console.Config{Environ: environ, Dir: dir}, []string{"outbox", "--verbose"}, &out, &errs); code != 0 || strings.Contains(errs.String(), file) {
+	shared := real["KAFKA_BROKERS"] != "" // then an address of the first is one of the second too
+	if code := console.Run(t.Context(), console.Config{Environ: environ, Dir: dir}, []string{"outbox", "--verbose"}, &out, &errs); code != 0 || strings.Contains(errs.String(), file) && !shared {
 		t.Errorf("the console with the variables of the second: %d\n%s%s", code, &out, &errs)
 	}
 	second.stop()
