@@ -80,7 +80,7 @@ func run(ctx context.Context, out io.Writer, o options) (ok bool, err error) {
 		return false, err
 	}
 	if o.seed != 0 {
-		r := o.one(ctx, o.seed)
+		r := o.one(ctx, o.seed, "", true)
 		text, _ := os.ReadFile(o.file(o.seed, "log")) // there is none if the run did not end
 		fmt.Fprintf(out, "%s%s", text, r.summary())
 		return len(r.Complaints) == 0, nil
@@ -111,11 +111,12 @@ func (o options) file(seed uint64, kind string) string {
 	return filepath.Join(o.dir, strconv.FormatUint(seed, 10)+"."+kind)
 }
 
-// one runs a seed. Its log is kept if something was wrong, or if it is the only one.
-func (o options) one(ctx context.Context, seed uint64) report {
+// one runs a seed; the run is the word for its files. Its log is kept if something was wrong,
+// or if asked for.
+func (o options) one(ctx context.Context, seed uint64, run string, keep bool) report {
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	r, log := o.file(seed, "json"), o.file(seed, "log")
+	r, log := o.file(seed, run+"json"), o.file(seed, run+"log")
 	cmd := exec.CommandContext(ctx, o.bin, "-test.run", "^TestSimulation$", "-test.timeout", o.limit.String(),
 		"-seed", strconv.FormatUint(seed, 10), "-report", r, "-events", log, "-only", o.only)
 	// What makes a run repeat itself: one processor, no collector, no preemption.
@@ -144,7 +145,7 @@ func (o options) one(ctx context.Context, seed uint64) report {
 		if err != nil {
 			result.Complaints = append(result.Complaints, "its log cannot be saved: "+err.Error())
 		}
-	case o.seed == 0:
+	case !keep:
 		os.Remove(log)
 	}
 	return result
@@ -193,11 +194,11 @@ func (o options) many(ctx context.Context, out io.Writer) sums {
 	for range max(1, o.jobs) {
 		all.Go(func() {
 			for seed := range next {
-				r := o.one(ctx, seed)
+				twice := o.rerun > 0 && seed%uint64(o.rerun) == 0
+				r := o.one(ctx, seed, "", twice)
 				again := report{}
-				twice := o.rerun > 0 && seed%uint64(o.rerun) == 0 && len(r.Complaints) == 0
-				if twice {
-					again = o.one(ctx, seed)
+				if twice = twice && len(r.Complaints) == 0; twice {
+					again = o.one(ctx, seed, "again.", true)
 				}
 				if ctx.Err() != nil {
 					return
@@ -206,8 +207,13 @@ func (o options) many(ctx context.Context, out io.Writer) sums {
 				s.add(r)
 				if twice {
 					s.reruns++
+					first, second := o.file(seed, "log"), o.file(seed, "again.log")
 					if again.Hash == r.Hash {
 						s.repeated++
+						os.Remove(first)
+						os.Remove(second)
+					} else {
+						fmt.Fprintf(out, "seed %d: took another course the second time; where: diff %s %s\n", seed, first, second)
 					}
 				}
 				if o.first && len(r.Complaints) > 0 {
