@@ -1,10 +1,12 @@
 package inbox_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -339,6 +341,26 @@ func TestRedrive_of_a_record_without_a_key_holds_nothing_up(t *testing.T) {
 		all := d.list("?state=set%20aside")
 		return len(all) == 1 && all[0]["redrives"] == 1.0 && len(r.states()) == 0
 	})
+}
+
+func TestRedrive_of_an_event_that_still_retries_gives_its_attempts_back(t *testing.T) {
+	t.Parallel()
+	var book bytes.Buffer // written before the answer
+	r := newRig(t, inbox.Config{Attempts: 3, Log: slog.New(slog.NewTextHandler(&book, nil))}).handlers()
+	d := desk{r, r.Routes()}
+	r.setFail("a1", errOops)
+	r.steps("a", 1, 1)
+	r.poll(0) // the first attempt
+	head := d.list("")[0]
+	if status, answer := d.call("POST", "/admin/waiting/"+id(head)+"/redrive", ""); status != http.StatusOK {
+		t.Fatalf("redrive: %d %v", status, answer)
+	}
+	if now := d.list("")[0]; head["attempts"] != 1.0 || now["attempts"] != 0.0 || now["redrives"] != 0.0 {
+		t.Errorf("%v attempts before, then %v and %v redrives; want 1, 0 and 0", head["attempts"], now["attempts"], now["redrives"])
+	}
+	if line := book.String(); !strings.Contains(line, "waiting event redriven") || !strings.Contains(line, "key=a ") || !strings.Contains(line, "attempts=1") {
+		t.Errorf("the log has %q", line)
+	}
 }
 
 // What waits for a dependency is tried at once when an operator says so, and if it is there

@@ -54,6 +54,15 @@ func (in *Inbox) target(ctx context.Context, tx *db.Tx, id int64) (*target, erro
 	return t, nil
 }
 
+// name is what the log keeps of an event that an operator acted on.
+func (t *target) name() []any {
+	meta := event.ReadMeta(t.Record, t.meta.Type)
+	return []any{
+		"id", t.seq, "topic", t.Topic, "partition", t.Partition, "offset", t.Offset, "key", short(meta.Subject), "event_id", meta.ID, "type", meta.Type,
+		"state", t.state, "reason", t.reason, "attempts", t.attempts, "redrives", t.redrives, "error", t.lastError,
+	}
+}
+
 // redrive gives an event its attempts back and lets it run now, in its place; one that was
 // set aside goes to the end of its key's queue, since the key has gone on without it: there
 // it has the number now. It reaches this group only, with its ID, and a count that stops
@@ -66,14 +75,18 @@ func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) (
 	if t.redrives >= maxRedrives && !force {
 		return 0, refusal{http.StatusConflict, fmt.Sprintf("redriven %d times before: only with force", t.redrives)}
 	}
+	log := in.cfg.Log.With(t.name()...)
+	tx.AfterCommit(func() { log.InfoContext(ctx, "waiting event redriven") })
 	if t.state == setAside {
 		return in.requeue(ctx, tx, t.item)
 	}
-	if t.state == dead { // else it only comes sooner
-		_, err = tx.Exec(ctx, `update waiting_event set attempts = 0, redrives = redrives + 1, reason = '' where seq = $1`, id)
-		if err != nil {
-			return 0, fmt.Errorf("redrive: %w", err)
-		}
+	again := 0 // what still retries of itself makes no loop
+	if t.state == dead {
+		again = 1
+	}
+	_, err = tx.Exec(ctx, `update waiting_event set attempts = 0, redrives = redrives + $2, reason = '' where seq = $1`, id, again)
+	if err != nil {
+		return 0, fmt.Errorf("redrive: %w", err)
 	}
 	if t.state == unavailable || in.breaker.isOpen(t.meta.Type) {
 		return id, in.probeNext(ctx, tx, t.item)
@@ -124,11 +137,7 @@ func (in *Inbox) drop(ctx context.Context, tx *db.Tx, id int64, reason string) e
 	if err != nil {
 		return err
 	}
-	tx.AfterCommit(func() {
-		meta := event.ReadMeta(t.Record, t.meta.Type)
-		in.cfg.Log.WarnContext(ctx, "waiting event dropped", "id", id, "topic", t.Topic, "partition", t.Partition, "offset", t.Offset,
-			"key", short(meta.Subject), "event_id", meta.ID, "type", meta.Type, "reason", reason, "error", t.lastError)
-	})
+	tx.AfterCommit(func() { in.cfg.Log.With(t.name()...).WarnContext(ctx, "waiting event dropped", "why", reason) })
 	if t.state == setAside {
 		return in.takeAway(ctx, tx, id)
 	}

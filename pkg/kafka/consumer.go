@@ -83,7 +83,7 @@ type topicPartition struct {
 }
 
 // timing is what tests shorten.
-type timing struct{ hand, commit, watch, minBackoff, maxBackoff time.Duration }
+type timing struct{ hand, commit, watch, open, minBackoff, maxBackoff time.Duration }
 
 // NewConsumer returns a consumer of topics, which need not exist yet. It does not connect:
 // Run does. An error names the variable at fault.
@@ -99,7 +99,7 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 		cfg: cfg, topics: slices.Clone(topics), processor: p,
 		partitions: map[topicPartition]*partition{}, lostRecords: map[topicPartition][2]int64{}, saidAt: map[string]time.Time{},
 		commits: make(chan struct{}, 1), commitMu: make(lock, 1), rejoin: make(chan struct{}, 1),
-		timing: timing{handTimeout, commitTimeout, watchEvery, 100 * time.Millisecond, 30 * time.Second},
+		timing: timing{handTimeout, commitTimeout, watchEvery, openFor, 100 * time.Millisecond, 30 * time.Second},
 	}
 	var err error
 	if c.metrics, err = newConsumerMetrics(cfg.Meter, cfg.Group); err != nil {

@@ -27,6 +27,9 @@ func (c *Consumer) SetCommitTimeout(d time.Duration) { c.timing.commit = d }
 // SetWatchEvery sets how often the topics are looked at from outside.
 func (c *Consumer) SetWatchEvery(d time.Duration) { c.timing.watch = d }
 
+// SetOpenFor sets how long a transaction may hold a partition up.
+func (c *Consumer) SetOpenFor(d time.Duration) { c.timing.open = d }
+
 // SetBackoff sets the waits between two tries of a batch.
 func (c *Consumer) SetBackoff(least, most time.Duration) {
 	c.timing.minBackoff, c.timing.maxBackoff = least, most

@@ -112,7 +112,7 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 	position := p.position()
 	start, end := p.bounds(ctx)
 	attrs := []any{"reason", f.reason, "error", err, "position", position, "log_start", start, "log_end", end}
-	look := fmt.Sprintf("look: console skip; go on where it says: console skip %s/%d --yes", p.topic, p.id)
+	look := fmt.Sprintf("look: console skip; go on where it says: console skip %s/%s/%d --yes", c.cfg.Group, p.topic, p.id)
 	if !f.final {
 		if f.reason == recreated {
 			attrs = append(attrs, "next_step", look)
@@ -121,11 +121,26 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 		return
 	}
 	if position >= 0 && start > position {
+		// A member that was away for long wakes where it was, and others have done the rest.
+		if done := p.askCommitted(ctx, c.cfg.Group); done > position {
+			attrs = append(attrs, "committed", done)
+			position = done
+		}
+	}
+	if position >= 0 && start > position {
 		attrs = append(attrs, "lost_from", position, "lost_to", start-1)
 		c.metrics.recordsLost(p.topic, p.id, c.newlyLost(p, position, start))
 	}
-	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step",
-		look)...)
+	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step", look)...)
+}
+
+// askCommitted asks the brokers how far the group has come; -1 is not known.
+func (p *partition) askCommitted(ctx context.Context, group string) int64 {
+	offsets, err := kadm.NewClient(p.cl).FetchOffsets(ctx, group)
+	if o, ok := offsets.Lookup(p.topic, p.id); ok && err == nil && o.Err == nil {
+		return o.At
+	}
+	return -1
 }
 
 // newlyLost is how many of the records from position to start have not been counted yet: each

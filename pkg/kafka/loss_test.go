@@ -1,8 +1,10 @@
 package kafka_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +17,55 @@ import (
 
 	"example.com/keyline/pkg/kafka"
 )
+
+// overtaken runs a consumer that has read ten records and then is away, as if stopped, while
+// ten more are written, of which five leave the log at once; before it wakes, meanwhile.
+func overtaken(t *testing.T, book *logbook, m *metrics, meanwhile func(cluster *kfake.Cluster, group, topic string)) {
+	t.Helper()
+	cluster := fake(t)
+	addrs := cluster.ListenAddrs()
+	topic, group := newTopic(t, addrs, 1), unique(t, "group")
+	rec := newRecorder()
+	consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger(), Meter: m.meter}, rec, nil, topic)
+	publish(t, addrs, numbered(topic, 0, 10, "k")...)
+	rec.waitFor(t, 10)
+	// Its fetches get no answer. Once one was turned away, none that was sent before is under
+	// way.
+	var away atomic.Bool
+	turned := make(chan struct{}, 1)
+	away.Store(true)
+	cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if !away.Load() {
+			return nil, nil, false
+		}
+		select {
+		case turned <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("away"), true
+	})
+	<-turned
+	publish(t, addrs, numbered(topic, 10, 10, "k")...)
+	if err := cluster.DeleteRecords(topic, 0, 15); err != nil {
+		t.Fatal(err)
+	}
+	meanwhile(cluster, group, topic)
+	away.Store(false)
+}
+
+// committedAnswer says that a group has committed an offset in partition 0 of a topic.
+func committedAnswer(req *kmsg.OffsetFetchRequest, group string, topic [16]byte, at int64) *kmsg.OffsetFetchResponse {
+	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+	p.Offset = at
+	of := kmsg.NewOffsetFetchResponseGroupTopic()
+	of.TopicID, of.Partitions = topic, append(of.Partitions, p)
+	g := kmsg.NewOffsetFetchResponseGroup()
+	g.Group, g.Topics = group, append(g.Topics, of)
+	resp.Groups = append(resp.Groups, g)
+	return resp
+}
 
 func TestConsumer_Losses(t *testing.T) {
 	t.Parallel()
@@ -130,36 +181,33 @@ func TestConsumer_Losses(t *testing.T) {
 
 	t.Run("retention that overtakes a running consumer stops the partition", func(t *testing.T) {
 		t.Parallel()
-		cluster := fake(t)
-		addrs := cluster.ListenAddrs()
-		topic, group := newTopic(t, addrs, 1), unique(t, "group")
-		rec, book := newRecorder(), &logbook{}
-		consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger()}, rec, nil, topic)
-		publish(t, addrs, numbered(topic, 0, 10, "k")...)
-		rec.waitFor(t, 10)
-		// As if it were slow: its fetches get no answer. Once one was turned away, none that
-		// was sent before is under way.
-		var away atomic.Bool
-		turned := make(chan struct{}, 1)
-		away.Store(true)
-		cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
-			cluster.KeepControl()
-			if !away.Load() {
-				return nil, nil, false
-			}
-			select {
-			case turned <- struct{}{}:
-			default:
-			}
-			return nil, errors.New("away"), true
-		})
-		<-turned
-		publish(t, addrs, numbered(topic, 10, 10, "k")...)
-		if err := cluster.DeleteRecords(topic, 0, 15); err != nil {
-			t.Fatal(err)
-		}
-		away.Store(false)
+		book, m := &logbook{}, newMetrics()
+		overtaken(t, book, m, func(*kfake.Cluster, string, string) {})
 		book.wait(t, "level=ERROR", "partition stopped", "reason=offset_out_of_range", "lost_from=10 lost_to=14")
+		if got := m.value(t, "consumer_records_lost"); got != 5 {
+			t.Errorf("consumer_records_lost: got %v, want 5", got)
+		}
+	})
+
+	t.Run("a member that wakes behind its group counts only what nobody has read", func(t *testing.T) {
+		t.Parallel()
+		for done, lost := range map[int64]string{15: "", 17: "", 12: " lost_from=12 lost_to=14"} {
+			book, m := &logbook{}, newMetrics()
+			overtaken(t, book, m, func(cluster *kfake.Cluster, group, topic string) { // others have committed
+				topicID := cluster.TopicInfo(topic).TopicID
+				cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					cluster.KeepControl()
+					return committedAnswer(req.(*kmsg.OffsetFetchRequest), group, topicID, done), nil, true
+				})
+			})
+			line := book.wait(t, "level=ERROR", "partition stopped", fmt.Sprint("committed=", done))
+			if !strings.Contains(line, lost) || lost == "" && strings.Contains(line, "lost_from") {
+				t.Errorf("committed %d: got %s, want%s", done, line, cmp.Or(lost, " nothing lost"))
+			}
+			if got, want := max(0, m.value(t, "consumer_records_lost")), float64(max(0, 15-done)); got != want {
+				t.Errorf("consumer_records_lost: got %v, want %v", got, want)
+			}
+		}
 	})
 
 	t.Run("offsets that begin again below those that were read stop the partition", func(t *testing.T) {

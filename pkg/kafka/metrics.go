@@ -72,14 +72,22 @@ func (p *partition) lag(now time.Time) (records int64, seconds float64, reason s
 	if p.logEnd < 0 {
 		return 0, 0, p.fault.reason, false
 	}
-	records = max(0, p.logEnd-max(p.done.Offset, p.logStart))
+	records = max(0, max(p.logEnd, p.open.end)-max(p.done.Offset, p.logStart))
 	switch {
 	case !p.oldest.IsZero():
 		seconds = max(0, now.Sub(p.oldest).Seconds())
 	case records > 0:
 		seconds = now.Sub(p.moved).Seconds()
 	}
-	return records, seconds, p.fault.reason, true
+	return records, seconds, p.stopped(), true
+}
+
+// stopped is why the partition is not read, or empty; p.mu is held.
+func (p *partition) stopped() string {
+	if p.fault.reason == "" && p.open.end > 0 {
+		return "open_transaction"
+	}
+	return p.fault.reason
 }
 
 func (m *consumerMetrics) retried(topic string) {

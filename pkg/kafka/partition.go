@@ -50,6 +50,7 @@ type partition struct {
 	logEnd   int64 // the last stable offset; -1 is unknown
 	next     int64 // offset after what was handed over, or the committed one; -1 is unknown
 	fault    fault
+	open     openTransaction
 	full     bool
 	paused   bool
 

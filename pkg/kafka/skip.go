@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -51,8 +52,11 @@ func (p *partition) status(ctx context.Context) Partition {
 	p.mu.Lock()
 	f := p.fault
 	s := Partition{
-		Topic: p.topic, Partition: p.id, Position: p.next, Committed: p.committed, LogStart: p.logStart, LogEnd: p.logEnd,
-		Stopped: f.reason,
+		Topic: p.topic, Partition: p.id, Position: p.next, Committed: p.committed, LogStart: p.logStart, LogEnd: max(p.logEnd, p.open.end),
+		Stopped: p.stopped(),
+	}
+	if f.err == nil && p.open.end > 0 {
+		s.Error = fmt.Sprintf("a transaction at offset %d has been open since %s", p.open.at, p.open.since.UTC().Format(time.RFC3339))
 	}
 	p.mu.Unlock()
 	if f.err == nil {

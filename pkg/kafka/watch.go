@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -10,7 +12,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const watchEvery = 10 * time.Second
+const (
+	watchEvery = 10 * time.Second
+	openFor    = time.Minute // longer is no ordinary transaction
+)
 
 // watch looks at the topics from outside the group, again and again: whether they exist, and
 // how far they reach. A fetch tells the latter too, but not for a partition that is paused,
@@ -42,9 +47,13 @@ func (c *Consumer) look(ctx context.Context, cl *kgo.Client, missing map[string]
 	for _, topic := range c.topics {
 		c.noteMissing(topic, offsets, missing)
 	}
+	ends, _ := kadm.NewClient(cl).ListEndOffsets(bounded, c.topics...)
 	offsets.Each(func(o kadm.ListedOffset) {
 		if p := c.partition(o.Topic, o.Partition); p != nil && o.Err == nil {
 			p.reaches(o.Offset)
+			if end, ok := ends.Lookup(o.Topic, o.Partition); ok && end.Err == nil {
+				p.heldUp(o.Offset, end.Offset)
+			}
 		}
 	})
 	for _, p := range c.owned() {
@@ -77,4 +86,31 @@ func (p *partition) reaches(end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.logEnd = max(p.logEnd, end)
+}
+
+// heldUp notes whether a transaction that another producer has left open keeps the records
+// behind it from being read: the stable offset has stood still for long below the log's end.
+func (p *partition) heldUp(stable, end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch now := time.Now(); {
+	case end <= stable:
+		p.open = openTransaction{}
+	case p.open.since.IsZero() || stable != p.open.at:
+		p.open = openTransaction{at: stable, since: now}
+	case now.Sub(p.open.since) >= p.c.timing.open:
+		if p.open.end == 0 {
+			p.log.Error("an open transaction holds the partition up, waiting for its end", "position", stable, "log_end", end, "since", p.open.since,
+				"next_step", fmt.Sprintf("find its producer and abort it: kafka-transactions.sh --bootstrap-server %s find-hanging --topic %s",
+					strings.Join(p.c.cfg.Brokers, ","), p.topic))
+		}
+		p.open.end = end
+	}
+}
+
+// openTransaction is what is known of one that holds a partition up; its end is 0 until that
+// has lasted for long.
+type openTransaction struct {
+	at, end int64
+	since   time.Time
 }
