@@ -100,3 +100,22 @@ func (in *Inbox) mark(ctx context.Context, tx *db.Tx, b *event.Batch) (int64, er
 	}
 	return mark, nil
 }
+
+// Rewind lets records at offset to and beyond be taken as new ones, though records that stood
+// there before have been cleaned up: for a partition whose log was cut and is written anew
+// from there. A stopped consumer that wakes up with such an old record would do it again.
+func (in *Inbox) Rewind(ctx context.Context, topic string, topicID [16]byte, partition int32, to int64) error {
+	s := source{[16]byte(topicRef(topicID, topic)), partition}
+	err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
+		_, err := tx.Exec(ctx, `update inbox_mark set position = $4 where group_name = $1 and topic_id = $2 and part = $3 and position > $4`,
+			in.cfg.Group, s.topicID[:], s.part, to)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("rewind the inbox's mark: %w", err)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.progress, s)
+	return nil
+}

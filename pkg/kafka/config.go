@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,10 @@ type Config struct {
 	Tracer trace.Tracer `env:"-"`
 	Meter  metric.Meter `env:"-"`
 	Log    *slog.Logger `env:"-"`
+	// BeforeSkip is called by [Consumer.Skip] before it commits; an error ends it. If the log
+	// was cut, records may come again at the offsets of others from where it goes on; what
+	// is remembered by offset must be forgotten.
+	BeforeSkip func(ctx context.Context, topic string, topicID [16]byte, partition int32, to int64) error `env:"-"`
 	// Opts are applied after those of this package, and can undo what it promises.
 	Opts []kgo.Opt `env:"-"`
 }

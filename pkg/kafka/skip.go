@@ -163,7 +163,11 @@ func (c *Consumer) Skip(ctx context.Context, topic string, id int32, from, to in
 	}
 	// A topic that was deleted has taken its offsets along: the new one begins at its start.
 	if s.Stopped != recreated {
-		if err := c.commitFor(ctx, cl, topic, id, to); err != nil {
+		err := c.beforeSkip(ctx, cl, topic, id, to)
+		if err == nil {
+			err = c.commitFor(ctx, cl, topic, id, to)
+		}
+		if err != nil {
 			p.takeBack()
 			p.log.Warn("skipping by an operator failed, or is not known to be done", append(attrs, "error", err)...)
 			return fmt.Errorf("skip %s/%d: %w", topic, id, err)
@@ -173,6 +177,20 @@ func (c *Consumer) Skip(ctx context.Context, topic string, id int32, from, to in
 	p.log.Warn("records skipped by an operator", attrs...)
 	signal(c.rejoin)
 	return nil
+}
+
+func (c *Consumer) beforeSkip(ctx context.Context, cl *kgo.Client, topic string, id int32, to int64) error {
+	if c.cfg.BeforeSkip == nil {
+		return nil
+	}
+	topics, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err == nil {
+		err = topics[topic].Err
+	}
+	if err != nil {
+		return fmt.Errorf("look up the topic's ID: %w", err)
+	}
+	return c.cfg.BeforeSkip(ctx, topic, topics[topic].ID, id, to)
 }
 
 // commitFor commits one partition's offset whatever has been done of it. It does not end with

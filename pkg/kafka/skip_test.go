@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -184,15 +185,28 @@ func TestConsumer_Skip(t *testing.T) {
 			t.Fatal(err)
 		}
 		second := newRecorder()
-		c = consume(t, kafka.Config{Brokers: addrs, Group: group}, second, nil, topic)
+		var told []any
+		var refuse error
+		c = consume(t, kafka.Config{Brokers: addrs, Group: group, BeforeSkip: func(_ context.Context, topic string, topicID [16]byte, partition int32, to int64) error {
+			told = []any{topic, topicID, partition, to, committed(t, addrs, group, topic)[0]}
+			return refuse
+		}}, second, nil, topic)
 		got := stopped(t, c, topic, "offset_out_of_range")
 		to := int64(17)
 		want := kafka.Partition{Topic: topic, Position: 10, Committed: 10, LogStart: 17, LogEnd: 20, Stopped: "offset_out_of_range", Error: got.Error, SkipTo: &to}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Error(diff)
 		}
+		refuse = errors.New("not now")
+		if err := c.Skip(t.Context(), topic, 0, 10, to); !errors.Is(err, refuse) || committed(t, addrs, group, topic)[0] != 10 {
+			t.Errorf("Skip = %v and %d is committed, want %v and 10", err, committed(t, addrs, group, topic)[0], refuse)
+		}
+		refuse = nil
 		if err := c.Skip(t.Context(), topic, 0, 10, to); err != nil {
 			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]any{topic, cluster.TopicInfo(topic).TopicID, int32(0), to, int64(10)}, told); diff != "" {
+			t.Errorf("told before the commit: %s", diff)
 		}
 		second.waitFor(t, 3)
 		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 20 })
