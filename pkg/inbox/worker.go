@@ -131,85 +131,110 @@ func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
 func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, args ...any) (worked bool, err error) {
 	opened := map[int64]*item{}
 	for {
-		worked, unread, err := in.tryOne(ctx, condition, probe, opened, args...)
-		if unread == nil {
-			return worked, err
+		t := trying{Inbox: in, probe: probe, opened: opened}
+		err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
+			worked, err := t.pick(ctx, tx, condition, args...)
+			if err != nil || !worked {
+				return err
+			}
+			return t.run(ctx, tx)
+		})
+		if err != nil || t.unread == nil {
+			return t.end(ctx, err)
 		}
 		// Its schema is not known here. The registry is asked outside the transaction, which
 		// must not hold the key meanwhile.
-		opened[unread.seq] = in.open(ctx, unread.Record)
+		opened[t.unread.seq] = in.open(ctx, t.unread.Record)
 	}
 }
 
-// tryOne is runOne, unless the event's schema is not known and it is not in opened: then it has
-// done nothing, and returns the event unread.
-func (in *Inbox) tryOne(ctx context.Context, condition string, probe *string, opened map[int64]*item, args ...any) (worked bool, unread *item, err error) {
-	var it, slow *item
-	var span *processSpan
-	var after func()
-	c := claimed{}
-	err = in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
-		row := tx.QueryRow(ctx, `select topic, key, claim from waiting_key where group_name = $1 and `+condition+` limit 1`+in.db.SkipLocked(),
-			append([]any{in.cfg.Group}, args...)...)
-		switch err := row.Scan(&c.topic, &c.key, &c.claim); {
-		case errors.Is(err, sql.ErrNoRows):
-			return nil
-		case err != nil:
-			return fmt.Errorf("pick a key: %w", err)
-		}
-		c.key = db.Bytes(c.key, false) // that of records without a key is empty
-		worked = true
-		in.Wake() // there may be more: let another worker look
-		stored, err := in.head(ctx, tx, c.topic, c.key)
-		switch {
-		case err != nil:
-			return err
-		case stored == nil:
-			return in.next(ctx, tx, c.topic, c.key)
-		case opened[stored.seq] == nil && !in.codec.Knows(stored.Value):
-			unread = stored
-			return nil
-		}
-		it = in.reopen(ctx, stored, opened[stored.seq])
-		it.probe = probe
-		switch {
-		case it.err != nil:
-			after, err = in.settle(ctx, tx, it, it.err)
-			return err
-		case it.handler == nil && stored.meta.Type == "": // nobody handles it, which could not be told before
-			after, err = in.settle(ctx, tx, it, nil)
-			return err
-		case it.handler == nil:
-			return in.leave(ctx, tx, it)
-		case !in.admit(it):
-			return in.shelve(ctx, tx, it)
-		case it.handler.slow != nil:
-			slow = it
-			c.claim++
-			return in.claimKey(ctx, tx, c)
-		}
-		after, span, err = in.runFast(ctx, tx, it)
+// trying is one transaction of a worker.
+type trying struct {
+	*Inbox
+	probe  *string
+	opened map[int64]*item // events whose schemas had to be asked for
+
+	claimed
+	picked bool
+	unread *item // its schema is not known and it is not in opened: nothing has been done
+	it     *item // what was tried
+	slow   bool  // it is claimed, and runs after the commit
+	span   *processSpan
+	after  func() // what to do after the commit
+}
+
+// pick locks a key; false if there is none.
+func (t *trying) pick(ctx context.Context, tx *db.Tx, condition string, args ...any) (bool, error) {
+	row := tx.QueryRow(ctx, `select topic, key, claim from waiting_key where group_name = $1 and `+condition+` limit 1`+t.db.SkipLocked(),
+		append([]any{t.cfg.Group}, args...)...)
+	switch err := row.Scan(&t.topic, &t.key, &t.claim); {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("pick a key: %w", err)
+	}
+	t.key = db.Bytes(t.key, false) // that of records without a key is empty
+	t.picked = true
+	t.Wake() // there may be more: let another worker look
+	return true, nil
+}
+
+// run runs the key's first event.
+func (t *trying) run(ctx context.Context, tx *db.Tx) error {
+	stored, err := t.head(ctx, tx, t.topic, t.key)
+	switch {
+	case err != nil:
 		return err
-	})
+	case stored == nil:
+		return t.next(ctx, tx, t.topic, t.key)
+	case t.opened[stored.seq] == nil && !t.codec.Knows(stored.Value):
+		t.unread = stored
+		return nil
+	}
+	it := t.reopen(ctx, stored, t.opened[stored.seq])
+	it.probe = t.probe
+	t.it = it
+	switch {
+	case it.err != nil:
+		t.after, err = t.settle(ctx, tx, it, it.err)
+		return err
+	case it.handler == nil && stored.meta.Type == "": // nobody handles it, which could not be told before
+		t.after, err = t.settle(ctx, tx, it, nil)
+		return err
+	case it.handler == nil:
+		return t.leave(ctx, tx, it)
+	case !t.admit(it):
+		return t.shelve(ctx, tx, it)
+	case it.handler.slow != nil:
+		t.slow = true
+		t.claim++
+		return t.claimKey(ctx, tx, t.claimed)
+	}
+	t.after, t.span, err = t.runFast(ctx, tx, it)
+	return err
+}
+
+// end does what comes after the transaction, which may have failed.
+func (t *trying) end(ctx context.Context, err error) (worked bool, _ error) {
 	var broken *db.BrokenError
 	switch {
 	case db.IsConflict(err):
 		wait(ctx, conflictPause)
-		return true, nil, nil // again; nothing has been counted
-	case errors.As(err, &broken) && it != nil:
-		return true, nil, in.blame(ctx, it, c, err)
-	case err != nil || !worked || unread != nil:
-		return false, unread, err
-	case slow != nil:
-		return true, nil, in.runSlow(ctx, slow, c)
+		return true, nil // again; nothing has been counted
+	case errors.As(err, &broken) && t.it != nil:
+		return true, t.blame(ctx, t.it, t.claimed, err)
+	case err != nil || !t.picked:
+		return false, err
+	case t.slow:
+		return true, t.runSlow(ctx, t.it, t.claimed)
 	}
-	if span != nil {
-		in.attempt(ctx, span)
+	if t.span != nil {
+		t.attempt(ctx, t.span)
 	}
-	if after != nil {
-		after()
+	if t.after != nil {
+		t.after()
 	}
-	return true, nil, nil
+	return true, nil
 }
 
 // leave lets an event wait for another version of the service: it was taken by one that handles
