@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"example.com/keyline/pkg/db"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/all"
 	"example.com/keyline/services/all/check"
@@ -282,10 +283,29 @@ func TestF19_retention_that_overtakes_a_group_is_told(t *testing.T) {
 		}
 		a := f.sendTo(f.URLs.Admin, "POST", "/"+service+"/admin/partitions/skip", map[string]any{"topic": p.Topic, "partition": p.Partition, "from": from - 1, "to": from + lost, "dry_run": false})
 		a.want(t, http.StatusConflict) // it is not what somebody has looked at
+		// As if the log had been cut, too: what comes next stands where old records stood.
+		f.raiseMark(service, overtaken, from+1000)
 		f.skipAll(service, "offset_out_of_range", from+lost)
 	}
 	f.settle()
 	f.judge(check.Expect{Foreign: true})
+}
+
+// raiseMark makes a service take all records of a partition of orders that stand below a
+// position for old ones.
+func (f *trial) raiseMark(service string, partition int32, position int64) {
+	f.Helper()
+	d, err := db.Open(db.Config{URL: f.databaseURL(service)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer d.Close()
+	topicID := f.cluster.TopicInfo(schemas.TopicOrders).TopicID
+	_, err = d.Exec(f.Context(), `insert into inbox_mark (group_name, topic_id, part, position) values ($1, $2, $3, $4)
+		on conflict (group_name, topic_id, part) do update set position = excluded.position`, service, topicID[:], partition, position)
+	if err != nil {
+		f.Fatal(err)
+	}
 }
 
 // partitionOf is where the events of an order are.
