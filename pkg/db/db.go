@@ -29,13 +29,18 @@ type DB struct {
 	write   *sql.DB
 	read    *sql.DB // the same as write on PostgreSQL
 	dialect dialect
-	schema  string // PostgreSQL's search_path, empty for the default
-	file    string // SQLite's
+	schema  string        // PostgreSQL's search_path, empty for the default
+	file    string        // SQLite's
+	rested  *rested       // PostgreSQL's
+	bound   time.Duration // of a statement outside a transaction
 }
 
 const (
 	postgresConns = 20
 	sqliteReaders = 4
+	// statementTimeout ends a statement outside a transaction. A server, or what stands before
+	// it, that acknowledges what it is sent and never answers is noticed by nothing else.
+	statementTimeout = 30 * time.Second
 )
 
 // Open prepares a connection pool and checks the URL. It connects to nothing: a database
@@ -67,11 +72,13 @@ func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB
 		conf.ConnectTimeout = 5 * time.Second
 	}
 	conf.DialFunc = dialer.DialContext
-	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf)))
+	pause := &rested{after: restsFor}
+	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf, stdlib.OptionAfterConnect(pause.made), stdlib.OptionResetSession(pause.check),
+		stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))))
 	pool.SetMaxOpenConns(postgresConns)
 	pool.SetMaxIdleConns(postgresConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
-	return &DB{write: pool, read: pool, dialect: postgres, schema: conf.RuntimeParams["search_path"]}, nil
+	return &DB{write: pool, read: pool, dialect: postgres, schema: conf.RuntimeParams["search_path"], bound: statementTimeout, rested: pause}, nil
 }
 
 func openSQLite(path string, wrap func(driver.Connector) driver.Connector) (*DB, error) {
@@ -94,7 +101,7 @@ func openSQLite(path string, wrap func(driver.Connector) driver.Connector) (*DB,
 	write.SetMaxOpenConns(1)
 	read.SetMaxOpenConns(sqliteReaders)
 	read.SetMaxIdleConns(sqliteReaders)
-	return &DB{write: write, read: read, dialect: sqliteDialect, file: file}, nil
+	return &DB{write: write, read: read, dialect: sqliteDialect, file: file, bound: statementTimeout}, nil
 }
 
 // Close closes the connections. It waits for queries that are under way.
@@ -116,19 +123,36 @@ func (d *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Query reads outside any transaction. The caller closes the rows.
+// Query reads outside any transaction, for half a minute at most. The caller closes the rows.
 func (d *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.bound)
+	context.AfterFunc(ctx, cancel) // the rows are read after this has returned
 	return d.read.QueryContext(ctx, query, args...)
 }
 
-// QueryRow reads one row outside any transaction.
-func (d *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return d.read.QueryRowContext(ctx, query, args...)
+// QueryRow reads one row outside any transaction, within half a minute. The caller scans it.
+func (d *DB) QueryRow(ctx context.Context, query string, args ...any) Row {
+	ctx, cancel := context.WithTimeout(ctx, d.bound)
+	return Row{d.read.QueryRowContext(ctx, query, args...), cancel}
 }
 
-// Exec runs one statement in a transaction of its own and returns how many rows it
-// affected.
+// Row is a row that is not read yet.
+type Row struct {
+	row  *sql.Row
+	done context.CancelFunc
+}
+
+// Scan copies the row's columns, once; sql.ErrNoRows says that there is none.
+func (r Row) Scan(dest ...any) error {
+	defer r.done()
+	return r.row.Scan(dest...)
+}
+
+// Exec runs one statement in a transaction of its own, within half a minute, and returns how
+// many rows it affected.
 func (d *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.bound)
+	defer cancel()
 	return affected(d.write.ExecContext(ctx, query, args...))
 }
 

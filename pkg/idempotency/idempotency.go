@@ -75,7 +75,8 @@ type Keys struct {
 func New(d *db.DB, ttl time.Duration) *Keys { return &Keys{d, ttl} }
 
 const (
-	maxKey = 255
+	maxKey     = 255
+	cleanChunk = 10_000 // answers that one statement removes
 	// lockWait is how long one attempt waits for a twin; InTx makes five.
 	lockWait = 400 * time.Millisecond
 )
@@ -144,10 +145,15 @@ func stored(ctx context.Context, tx *db.Tx, key string, fingerprint []byte) (a A
 // Clean removes expired answers. Call it now and then; an expired answer is not given
 // whether it has been removed or not.
 func (k *Keys) Clean(ctx context.Context) error {
-	if _, err := k.db.Exec(ctx, `delete from idempotency where expires_at <= now_micros()`); err != nil {
-		return fmt.Errorf("remove expired keys: %w", err)
+	for {
+		n, err := k.db.Exec(ctx, `delete from idempotency where key in (select key from idempotency where expires_at <= now_micros() limit $1)`, cleanChunk)
+		if err != nil {
+			return fmt.Errorf("remove expired keys: %w", err)
+		}
+		if n < cleanChunk {
+			return nil
+		}
 	}
-	return nil
 }
 
 // ParseKey reads an Idempotency-Key header. The quoted form, a string of RFC 9651 as

@@ -24,7 +24,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	var p *Problem
 	if !errors.As(err, &p) {
-		if r.Context().Err() == nil {
+		if !errors.Is(r.Context().Err(), context.Canceled) { // else the client has gone
 			log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		}
 		p = &Problem{Status: http.StatusServiceUnavailable, Detail: "something the service needs did not answer; try again"}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -55,12 +56,17 @@ func (r *run) traced(routes http.Handler) http.Handler {
 		}
 	})
 	trust := r.Config.TrustTraceparent
-	return otelhttp.NewHandler(h, "",
+	inner := otelhttp.NewHandler(h, "",
 		otelhttp.WithTracerProvider(r.Telemetry.TracerProvider),
 		otelhttp.WithMeterProvider(r.Telemetry.MeterProvider),
 		otelhttp.WithPropagators(r.Telemetry.Propagator),
 		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return !trust }),
 	)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		ctx, cancel := context.WithTimeout(req.Context(), answerTimeout)
+		defer cancel()
+		inner.ServeHTTP(w, req.WithContext(ctx))
+	})
 }
 
 // recovered answers for a handler that panicked, and logs it.

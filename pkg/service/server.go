@@ -16,6 +16,7 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second // header and body
 	writeTimeout      = 40 * time.Second // from the end of the header to the end of the answer
+	answerTimeout     = 35 * time.Second // for a handler: it can then still say that it did not end
 	idleTimeout       = 30 * time.Second
 	maxHeaderBytes    = 16 << 10
 	maxConns          = 2048 // per server; more wait in the kernel's backlog
