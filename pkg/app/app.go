@@ -96,7 +96,7 @@ func New(ctx context.Context, name string, cfg Config, payloads []event.Payload,
 // the relay stops last, since all others append to the outbox. A [*service.ConfigError] names
 // a variable of Kafka's that is wrong.
 func (a *App) Run(ctx context.Context, public http.Handler, openAPI []byte, parts ...service.Part) error {
-	a.cfg.Kafka.BeforeSkip = a.Inbox.Rewind
+	a.cfg.Kafka.BeforeSkip, a.cfg.Kafka.Reached = a.Inbox.Rewind, a.Inbox.Reached
 	consumer, err := kafka.NewConsumer(a.cfg.Kafka, a.Inbox.Topics(), a.Inbox)
 	if err != nil {
 		return &service.ConfigError{Err: err}

@@ -119,3 +119,14 @@ func (in *Inbox) Rewind(ctx context.Context, topic string, topicID [16]byte, par
 	delete(in.progress, s)
 	return nil
 }
+
+// Reached is the offset behind the last record of a partition that is remembered as taken, 0 if
+// there is none.
+func (in *Inbox) Reached(ctx context.Context, topic string, topicID [16]byte, partition int32) (offset int64, err error) {
+	err = in.db.QueryRow(ctx, `select coalesce(max(position) + 1, 0) from inbox where group_name = $1 and topic_id = $2 and part = $3`,
+		in.cfg.Group, topicRef(topicID, topic), partition).Scan(&offset)
+	if err != nil {
+		return 0, fmt.Errorf("read how far the inbox has come: %w", err)
+	}
+	return offset, nil
+}

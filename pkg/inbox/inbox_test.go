@@ -507,6 +507,22 @@ func TestClean_keeps_old_batches_out(t *testing.T) {
 	}
 }
 
+func TestReached(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{}).handlers()
+	r.steps("a", 1, 10)
+	b := r.batch(0, 0)
+	for want := range 2 {
+		got, err := r.Reached(t.Context(), b.Topic, b.TopicID, b.Partition)
+		if err != nil || got != int64(10*want) {
+			t.Errorf("got %d, %v; want %d", got, err, 10*want)
+		}
+		if err := r.Process(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A log that was cut below the mark, by a disk that was lost or an unclean election, gives
 // offsets out again: those records are no old ones.
 func TestRewind_lets_new_records_at_old_offsets_in(t *testing.T) {

@@ -90,12 +90,27 @@ func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timing.commit)
 	defer cancel()
 	var failed error
-	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	cl.CommitOffsetsSync(signed(ctx), offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if failed = err; err == nil {
 			failed = c.settle(offsets, req, resp)
 		}
 	})
 	return failed
+}
+
+// ours is the metadata of our commits. An offset without it was set by another program.
+const ours = "keyline"
+
+// signed makes a commit ours.
+func signed(ctx context.Context) context.Context {
+	return kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for _, t := range req.Topics {
+			for i := range t.Partitions {
+				t.Partitions[i].Metadata = kmsg.StringPtr(ours)
+			}
+		}
+		return nil
+	})
 }
 
 // settle notes what the broker has accepted, and returns the first error of those it has not.

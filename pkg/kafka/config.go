@@ -48,6 +48,10 @@ type Config struct {
 	// was cut, records may come again at the offsets of others from where it goes on; what
 	// is remembered by offset must be forgotten.
 	BeforeSkip func(ctx context.Context, topic string, topicID [16]byte, partition int32, to int64) error `env:"-"`
+	// Reached tells behind which offset of a partition Process has taken nothing, 0 if that is
+	// not known. It is asked where another program has set the group's offset, and what the
+	// offset leaves out is reported.
+	Reached func(ctx context.Context, topic string, topicID [16]byte, partition int32) (offset int64, err error) `env:"-"`
 	// Opts are applied after those of this package, and can undo what it promises.
 	Opts []kgo.Opt `env:"-"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -132,6 +133,38 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 		c.metrics.recordsLost(p.topic, p.id, c.newlyLost(p, position, start))
 	}
 	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step", look)...)
+}
+
+// reportMoved says that the group's offset was set by another program, such as Kafka's own
+// tools. If that leaves out records, it names them: whoever has done it may not know.
+func (c *Consumer) reportMoved(p *partition, to int64) {
+	ctx, cancel := context.WithTimeout(c.work, 10*time.Second)
+	defer cancel()
+	reached := to
+	if c.cfg.Reached != nil {
+		topicID, err := askTopicID(ctx, p.cl, p.topic)
+		if err == nil {
+			reached, err = c.cfg.Reached(ctx, p.topic, topicID, p.id)
+		}
+		if err != nil {
+			p.log.Warn("the group's offset was set from outside; what that leaves out is not known", "position", to, "error", err)
+			return
+		}
+		start, _ := p.bounds(ctx)
+		reached = max(reached, start)
+	}
+	if reached >= to {
+		p.log.Warn("the group's offset was set from outside", "position", to)
+		return
+	}
+	left := c.newlyLost(p, reached, to)
+	if left == 0 {
+		return // said before
+	}
+	c.metrics.recordsLost(p.topic, p.id, left)
+	p.log.Error("the group's offset was set from outside: records are left out", "position", to, "lost_from", reached, "lost_to", to-1,
+		"next_step", fmt.Sprintf("if that was not meant: stop the group, then kafka-consumer-groups.sh --bootstrap-server %s --group %s --topic %s:%d --reset-offsets --to-offset %d --execute; what is known does nothing twice",
+			strings.Join(c.cfg.Brokers, ","), c.cfg.Group, p.topic, p.id, reached))
 }
 
 // askCommitted asks the brokers how far the group has come; -1 is not known.

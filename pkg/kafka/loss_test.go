@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -142,6 +143,58 @@ func TestConsumer_Losses(t *testing.T) {
 			t.Fatal(err)
 		}
 		lost(2, 8)
+	})
+
+	t.Run("an offset that another program has set is told, with what it leaves out", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		publish(t, addrs, numbered(topic, 0, 10, "k")...)
+		start := func(reached int64) (*running, *recorder, *logbook, *metrics) {
+			rec, book, m := newRecorder(), &logbook{}, newMetrics()
+			cfg := kafka.Config{Brokers: addrs, Group: group, Log: book.logger(), Meter: m.meter}
+			cfg.Reached = func(_ context.Context, of string, topicID [16]byte, partition int32) (int64, error) {
+				if of != topic || topicID == ([16]byte{}) || partition != 0 {
+					t.Errorf("asked about %s, %v, %d", of, topicID, partition)
+				}
+				return reached, nil
+			}
+			return consume(t, cfg, rec, nil, topic), rec, book, m
+		}
+		at := kadm.Offsets{}
+		at.AddOffset(topic, 0, 7, -1)
+		set := func() {
+			t.Helper()
+			if err := admin(t, addrs).CommitAllOffsets(t.Context(), group, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set()
+		c, rec, book, m := start(3)
+		book.wait(t, "level=ERROR", "records are left out", "partition=0", "position=7 lost_from=3 lost_to=6", "--reset-offsets --to-offset 3")
+		if got := m.value(t, "consumer_records_lost", "partition", "0"); got != 4 {
+			t.Errorf("consumer_records_lost: got %v, want 4", got)
+		}
+		rec.waitFor(t, 3)
+		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 10 })
+		_ = c.stop(t)
+
+		c, _, book, _ = start(3)
+		book.wait(t, "partitions assigned")
+		publish(t, addrs, numbered(topic, 10, 1, "k")...)
+		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 11 })
+		_ = c.stop(t)
+		if line := book.line("from outside"); line != "" {
+			t.Errorf("its own commit: %s", line)
+		}
+
+		set() // backwards
+		c, _, book, m = start(10)
+		book.wait(t, "level=WARN", "set from outside", "position=7")
+		if got := m.value(t, "consumer_records_lost"); got > 0 {
+			t.Errorf("consumer_records_lost: got %v, want none", got)
+		}
+		_ = c.stop(t)
 	})
 
 	t.Run("a log that was cut below the committed offset stops the partition", func(t *testing.T) {

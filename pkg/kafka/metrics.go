@@ -37,7 +37,7 @@ func newConsumerMetrics(meter metric.Meter, group string) (*consumerMetrics, err
 	m.retries, errs[4] = meter.Int64Counter("consumer_batch_retries",
 		metric.WithDescription("Batches that were handed over again after an error."))
 	m.lost, errs[5] = meter.Int64Counter("consumer_records_lost",
-		metric.WithDescription("Records that the brokers removed before the group had read them."))
+		metric.WithDescription("Records that the brokers removed before the group had read them, or that an offset which was set from outside leaves out, those of types without a handler among them."))
 	return m, errors.Join(errs[:]...)
 }
 

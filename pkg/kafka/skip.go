@@ -183,14 +183,22 @@ func (c *Consumer) beforeSkip(ctx context.Context, cl *kgo.Client, topic string,
 	if c.cfg.BeforeSkip == nil {
 		return nil
 	}
+	topicID, err := askTopicID(ctx, cl, topic)
+	if err != nil {
+		return err
+	}
+	return c.cfg.BeforeSkip(ctx, topic, topicID, id, to)
+}
+
+func askTopicID(ctx context.Context, cl *kgo.Client, topic string) ([16]byte, error) {
 	topics, err := kadm.NewClient(cl).ListTopics(ctx, topic)
 	if err == nil {
 		err = topics[topic].Err
 	}
 	if err != nil {
-		return fmt.Errorf("look up the topic's ID: %w", err)
+		return [16]byte{}, fmt.Errorf("look up the topic's ID: %w", err)
 	}
-	return c.cfg.BeforeSkip(ctx, topic, topics[topic].ID, id, to)
+	return topics[topic].ID, nil
 }
 
 // commitFor commits one partition's offset whatever has been done of it. It does not end with
@@ -199,7 +207,7 @@ func (c *Consumer) commitFor(ctx context.Context, cl *kgo.Client, topic string, 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timing.commit)
 	defer cancel()
 	offsets := map[string]map[int32]kgo.EpochOffset{topic: {id: {Epoch: -1, Offset: to}}}
-	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	cl.CommitOffsetsSync(signed(ctx), offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if failed = err; err == nil && len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
 			failed = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
 		}
