@@ -67,7 +67,7 @@ func kafkaMutations() []mutation {
 			edits:  []edit{{"pkg/kafka/rebalance.go", `o.Metadata == nil || *o.Metadata != ours`, `false`}}},
 		{name: "skip-tells", promise: 7, tests: only,
 			breaks: "a skip does not tell the inbox to forget",
-			edits:  []edit{{"pkg/kafka/skip.go", `return c.cfg.BeforeSkip(ctx, topic, topics[topic].ID, id, to)`, `return nil`}}},
+			edits:  []edit{{"pkg/kafka/skip.go", `return c.cfg.BeforeSkip(ctx, topic, topicID, id, to)`, `return nil`}}},
 		{name: "loss-backwards", promise: 7, tests: only,
 			breaks: "a log that was cut and written anew is read on",
 			edits:  []edit{{partition, `if first.Offset < p.next {`, `if first.Offset < 0 {`}}},
