@@ -151,6 +151,32 @@ func (c *Codec) find(ctx context.Context, id int) (*writer, error) {
 	return w, nil
 }
 
+// Recheck is Type for a value that says of itself that it is something else: it asks the
+// registry again whether the schema's ID stands for what it did. A registry that was wrong for
+// a while, or was set up anew, has its word of now; one that cannot be asked changes nothing.
+func (c *Codec) Recheck(ctx context.Context, value []byte) (string, error) {
+	w, _, err := c.open(ctx, value)
+	if err != nil {
+		return "", err
+	}
+	id, _, _ := header.DecodeID(value) // open has read it
+	text, err := c.fetch(ctx, id)
+	if err != nil {
+		return w.name, nil
+	}
+	now, err := c.newWriter(id, text)
+	if err != nil || now.name == w.name {
+		return w.name, nil
+	}
+	c.log.WarnContext(ctx, "a schema ID stands for another schema now", "schema_id", id, "was", w.name, "is", now.name)
+	c.mu.Lock()
+	delete(c.stored, id)
+	c.use(id, now)
+	c.mu.Unlock()
+	c.save(ctx, id, text)
+	return now.name, nil
+}
+
 // fetch asks the registry, unless it was down a moment ago.
 func (c *Codec) fetch(ctx context.Context, id int) (string, error) {
 	c.mu.Lock()

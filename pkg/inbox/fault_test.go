@@ -405,3 +405,73 @@ func TestRun_a_clock_that_has_jumped_back_holds_nothing_up(t *testing.T) {
 	r.run()
 	r.until("it is done", func() bool { return len(r.done()) == 1 })
 }
+
+// A registry that was wrong for a while, or was set up anew, has an ID stand for another schema:
+// an event of another type must neither run nor be acknowledged as one that nobody handles.
+func TestProcess_goes_by_no_schema_that_the_record_contradicts(t *testing.T) {
+	t.Parallel()
+	schemaID, err := embedded.SchemaID(otherSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(key, says string) event.Record {
+		value := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(schemaID)), 2)
+		return event.Record{Key: []byte(key), Value: value, Headers: []event.Header{{Key: event.HeaderType, Value: []byte(says)}}}
+	}
+	kept := func(r *rig) (text string) {
+		if err := r.db.QueryRow(r.Context(), `select schema from kept_schema where id = $1`, schemaID).Scan(&text); err != nil {
+			r.Fatal(err)
+		}
+		return text
+	}
+	lying := func(t *testing.T) desk {
+		r := newRig(t, inbox.Config{}).handlers()
+		lie := step{}.Schema()
+		r.registryLie.Store(&lie)
+		r.raw(other("k", "test.Other"))
+		r.poll(0)
+		if kept(r) != lie {
+			t.Fatalf("kept: %s, want the lie", kept(r))
+		}
+		return desk{r, r.Routes()}
+	}
+	t.Run("it is a dead letter, which a redrive mends", func(t *testing.T) {
+		t.Parallel()
+		d := lying(t)
+		list := d.list("")
+		if len(list) != 1 || list[0]["state"] != "dead" || list[0]["reason"] != "permanent" {
+			t.Fatalf("got %v", list)
+		}
+		d.registryLie.Store(nil)
+		d.run()
+		if status, answer := d.call("POST", "/admin/waiting/"+id(list[0])+"/redrive", ""); status != http.StatusOK {
+			t.Fatalf("redrive: %d %v", status, answer)
+		}
+		d.until("it is done", func() bool { return len(d.list("")) == 0 })
+		if len(d.done()) > 0 || kept(d.rig) != otherSchema {
+			t.Errorf("done %v, kept %s", d.done(), kept(d.rig))
+		}
+	})
+	t.Run("the next one is asked for again", func(t *testing.T) {
+		t.Parallel()
+		d := lying(t)
+		d.registryLie.Store(nil)
+		d.raw(other("l", "test.Other"))
+		d.steps("a", 1, 1)
+		d.poll(1)
+		if len(d.list("")) != 1 || len(d.done()) != 1 || kept(d.rig) != otherSchema {
+			t.Errorf("waiting %v, done %v, kept %s", d.states(), d.done(), kept(d.rig))
+		}
+	})
+	t.Run("a record that lies of itself is a dead letter", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, inbox.Config{}).handlers()
+		d := desk{r, r.Routes()}
+		d.raw(other("k", "test.Step"))
+		d.raw(other("l", "test.Else")) // handled by nobody, whatever it is
+		d.poll(0)
+		if list := d.list(""); len(list) != 1 || list[0]["key"] != "k" || list[0]["reason"] != "permanent" {
+			t.Errorf("got %v", list)
+		}
+	})
+}

@@ -3,11 +3,13 @@ package inbox_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,6 +68,7 @@ type rig struct {
 	outbox *outbox.Outbox
 
 	registryDown atomic.Bool
+	registryLie  atomic.Pointer[string] // the schema that any ID stands for
 
 	mu      sync.Mutex
 	effects []effect
@@ -74,18 +77,24 @@ type rig struct {
 	log     []event.Record
 }
 
-func registry(tb testing.TB, down *atomic.Bool) string {
+func (r *rig) registry() string {
+	tb := r.TB
 	tb.Helper()
 	reg, err := embedded.NewRegistry("")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if down.Load() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		lie := r.registryLie.Load()
+		switch {
+		case r.registryDown.Load():
 			http.Error(w, "down", http.StatusServiceUnavailable)
-			return
+		case lie != nil && strings.HasPrefix(req.URL.Path, "/schemas/ids/"):
+			w.Header().Set("Content-Type", "application/vnd.schemaregistry.v1+json")
+			_ = json.NewEncoder(w).Encode(map[string]string{"schema": *lie})
+		default:
+			reg.ServeHTTP(w, req)
 		}
-		reg.ServeHTTP(w, r)
 	}))
 	tb.Cleanup(srv.Close)
 	err = codec.Provision(context.Background(), codec.Config{URL: srv.URL}, []codec.Subject{
@@ -108,7 +117,7 @@ func newRigOn(tb testing.TB, d *db.DB, cfg inbox.Config) *rig {
 	tb.Helper()
 	r := &rig{TB: tb, db: d, fail: map[string]error{}}
 	var err error
-	r.codec, err = codec.New(codec.Config{URL: registry(tb, &r.registryDown), Store: r.db}, step{}, jump{})
+	r.codec, err = codec.New(codec.Config{URL: r.registry(), Store: r.db}, step{}, jump{})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -92,7 +92,30 @@ func (in *Inbox) read(ctx context.Context, r *event.Record) (typ string, err err
 	case r.Value == nil:
 		return "", errNoValue
 	}
-	return in.codec.Type(ctx, r.Value)
+	if typ, err = in.codec.Type(ctx, r.Value); err != nil || !in.contradicts(r, typ) {
+		return typ, err
+	}
+	if typ, err = in.codec.Recheck(ctx, r.Value); err != nil || !in.contradicts(r, typ) {
+		return typ, err
+	}
+	// Without a type: what it is will be told by the schema if it is read again.
+	return "", Permanent(fmt.Errorf("the record says that it is of another type than its schema, %s", typ))
+}
+
+// contradicts reports whether a record says of itself that it is not of the type that its
+// schema has, and it matters here which is true.
+func (in *Inbox) contradicts(r *event.Record, typ string) bool {
+	said := string(r.Header(event.HeaderType))
+	return said != "" && said != typ && (in.handlers[typ] != nil || in.handlers[said] != nil)
+}
+
+// asks reports whether the registry would be asked in order to open a record.
+func (in *Inbox) asks(ctx context.Context, r *event.Record) bool {
+	if !in.codec.Knows(r.Value) {
+		return true
+	}
+	typ, err := in.codec.Type(ctx, r.Value)
+	return err == nil && in.contradicts(r, typ)
 }
 
 // ignored reports whether the item is acknowledged without a trace: it was understood, and

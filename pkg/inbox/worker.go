@@ -142,7 +142,7 @@ func (in *Inbox) runOne(ctx context.Context, condition string, probe *string, ar
 		if err != nil || t.unread == nil {
 			return t.end(ctx, err)
 		}
-		// Its schema is not known here. The registry is asked outside the transaction, which
+		// Its schema is not known here, or doubted. The registry is asked outside the transaction, which
 		// must not hold the key meanwhile.
 		opened[t.unread.seq] = in.open(ctx, t.unread.Record)
 	}
@@ -156,7 +156,7 @@ type trying struct {
 
 	claimed
 	picked bool
-	unread *item // its schema is not known and it is not in opened: nothing has been done
+	unread *item // its schema has to be asked for, and it is not in opened: nothing has been done
 	it     *item // what was tried
 	slow   bool  // it is claimed, and runs after the commit
 	span   *processSpan
@@ -187,7 +187,7 @@ func (t *trying) run(ctx context.Context, tx *db.Tx) error {
 		return err
 	case stored == nil:
 		return t.next(ctx, tx, t.topic, t.key)
-	case t.opened[stored.seq] == nil && !t.codec.Knows(stored.Value):
+	case t.opened[stored.seq] == nil && t.asks(ctx, stored.Record):
 		t.unread = stored
 		return nil
 	}
