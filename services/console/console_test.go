@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -299,6 +300,38 @@ func TestRun_findsTheSystem(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, "not what it should be")
 		runIn(t, dir, nil, "outbox").want(t, 1, "is damaged", "next: make run")
+	})
+
+	t.Run("a file that cannot be read is named, and none further up is taken for it", func(t *testing.T) {
+		t.Parallel()
+		dir, s := front(t)
+		below := filepath.Join(dir, "a")
+		file := filepath.Join(below, ".run", "urls.json")
+		for _, tt := range []struct {
+			name string
+			make func() error
+			want string
+		}{
+			{"a folder", func() error { return os.MkdirAll(file, 0o755) }, "make " + file + " readable"},
+			{"no permission", func() error { return os.WriteFile(file, []byte("{}"), 0) }, "make " + file + " readable"},
+			{"no JSON", func() error { return os.WriteFile(file, []byte("{"), 0o600) }, "next: make run"},
+			{"no addresses", func() error { return os.WriteFile(file, []byte("{}"), 0o600) }, "next: make run"},
+		} {
+			if err := errors.Join(os.RemoveAll(file), os.MkdirAll(filepath.Dir(file), 0o755), tt.make()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.ReadFile(file); err == nil && tt.name == "no permission" {
+				continue // root may read it
+			}
+			runIn(t, below, nil, "outbox").want(t, 1, file, tt.want)
+		}
+		if n := len(s.requests()); n != 0 {
+			t.Errorf("the system further up was asked %d times", n)
+		}
+		// Who names all addresses needs no file.
+		environ := admin(map[string]*stand{"email": newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 7}`})})
+		environ["KAFKA_BROKERS"], environ["SCHEMA_REGISTRY_URL"] = "127.0.0.1:1", "http://127.0.0.1:1"
+		runIn(t, below, environ, "outbox").want(t, 0, "7")
 	})
 
 	t.Run("of several replicas the next one is asked where one is away", func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"example.com/keyline/pkg/codec"
 	"example.com/keyline/pkg/kafka"
@@ -43,8 +44,11 @@ func find(environ map[string]string, dir string) (*place, error) {
 		p.environ = map[string]string{}
 	}
 	file, u, err := findFile(dir)
-	if err != nil {
+	switch {
+	case err != nil && p.lacks():
 		return nil, err
+	case err != nil:
+		file = ""
 	}
 	for name, address := range map[string]string{"ADMIN_URLS": u.Admin, "KAFKA_BROKERS": u.Kafka, "SCHEMA_REGISTRY_URL": u.Registry} {
 		switch {
@@ -71,6 +75,13 @@ func (p *place) mixed() string {
 	return ""
 }
 
+// lacks reports whether one of the addresses is not set as a variable.
+func (p *place) lacks() bool {
+	return p.environ["ADMIN_URLS"] == "" || p.environ["KAFKA_BROKERS"] == "" || p.environ["SCHEMA_REGISTRY_URL"] == ""
+}
+
+// findFile looks for the file in dir and above it. One that is there and cannot be read ends
+// the search: a file further up would be another system's.
 func findFile(dir string) (file string, u urls, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -80,19 +91,39 @@ func findFile(dir string) (file string, u urls, err error) {
 		file = filepath.Join(dir, urlFile)
 		text, err := os.ReadFile(file)
 		if err == nil {
-			if err := json.Unmarshal(text, &u); err != nil {
+			u, err = readURLs(text)
+			if err != nil {
 				return "", u, fail("%s is damaged: %v", file, err).then("make run")
 			}
 			return file, u, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return "", u, err
+		if !absent(file, err) {
+			return "", u, fail("the addresses cannot be read: %v", err).
+				then("make %s readable, or remove it, or set ADMIN_URLS, KAFKA_BROKERS and SCHEMA_REGISTRY_URL", file)
 		}
 		if filepath.Dir(dir) == dir {
 			return "", u, nil
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// absent reports whether a file that could not be read is not there, as far as one may look.
+func absent(file string, err error) bool {
+	if errors.Is(err, fs.ErrPermission) { // of the file, or of a folder above that is no system's
+		_, err = os.Lstat(filepath.Dir(file))
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func readURLs(text []byte) (u urls, err error) {
+	if err := json.Unmarshal(text, &u); err != nil {
+		return u, err
+	}
+	if u.Admin == "" || u.Kafka == "" || u.Registry == "" {
+		return u, errors.New("it lacks an address")
+	}
+	return u, nil
 }
 
 const (
