@@ -16,18 +16,23 @@ var skipCommand = &command{
 A partition stops where records are lost (retention has removed them before they were read, the topic was made anew) or
 where a batch of records cannot be decompressed within the limit: nothing is ever skipped by itself. This shows the stopped
 partitions of all services with the range in question. With --yes they go on behind it, those named or all that are
-shown; the service's log keeps it. What is skipped is not handled. Where none is stopped the exit code is 3.`,
+shown; the service's log keeps it. What is skipped is not handled. A partition may also be named as the services' logs do,
+with its group in place of the service, or without either where only one is stopped. Where none is stopped the exit code
+is 3.`,
 	examples: []string{"console skip", "console skip email/orders/3 --yes"},
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
 		yes := set.Bool("yes", false, "do it")
 		return func(ctx context.Context, s *session, words []string) error {
+			for _, w := range words {
+				if _, _, _, ok := parsePartition(w); !ok {
+					return wrong("%q is not a partition, such as email/orders/3", safe(w, 100)).then("console skip")
+				}
+			}
 			all, err := s.Partitions(ctx)
-			all = slices.DeleteFunc(all, func(p Partition) bool {
-				return p.Stopped == "" || len(words) > 0 && !slices.Contains(words, p.Name())
-			})
+			all = slices.DeleteFunc(all, func(p Partition) bool { return p.Stopped == "" })
 			switch {
-			case err == nil && len(all) == 0 && len(words) > 0:
-				err = none("not stopped: %s", safe(words[0], 100)).then("console skip")
+			case len(words) > 0:
+				all, err = named(words, all, err)
 			case err == nil && len(all) == 0:
 				err = none("no partition is stopped")
 			}
@@ -41,6 +46,52 @@ shown; the service's log keeps it. What is skipped is not handled. Where none is
 			return err
 		}
 	},
+}
+
+// parsePartition reads "email/orders/3" or "orders/3". The owner is a service or a group.
+func parsePartition(text string) (owner, topic string, id int32, ok bool) {
+	rest, number, ok := cutLast(text, "/")
+	n, err := strconv.ParseInt(number, 10, 32)
+	owner, topic, owned := cutLast(rest, "/")
+	if !owned {
+		owner, topic = "", rest
+	}
+	return owner, topic, int32(n), ok && err == nil && n >= 0 && topic != "" && owned == (owner != "")
+}
+
+// named picks of the stopped partitions those that are meant by words. partial is why there
+// may be others. If a word may mean several, none is picked.
+func named(words []string, stopped []Partition, partial error) (picked []Partition, err error) {
+	var names []string
+	for i := range stopped {
+		names = append(names, stopped[i].Name())
+	}
+	errs := []error{partial}
+	for _, w := range words {
+		owner, topic, id, _ := parsePartition(w)
+		var fit []Partition
+		var which []string
+		for _, p := range stopped {
+			if p.Topic == topic && p.Partition == id && (owner == "" || owner == p.Service || owner == p.Group) {
+				if fit = append(fit, p); !slices.Contains(which, p.Name()) {
+					which = append(which, p.Name())
+				}
+			}
+		}
+		switch {
+		case len(which) > 1:
+			return nil, wrong("%s is stopped more than once: say which of %s", safe(w, 100), strings.Join(which, ", ")).then("console skip %s", which[0])
+		case len(which) == 1 && owner == "" && partial != nil:
+			errs = append(errs, wrong("whether %s alone is meant by %s cannot be told", which[0], safe(w, 100)).then("console skip %s", which[0]))
+		case len(which) == 1 && !slices.ContainsFunc(picked, func(p Partition) bool { return p.Name() == which[0] }):
+			picked = append(picked, fit...)
+		case len(fit) == 0 && partial == nil && len(stopped) == 0:
+			errs = append(errs, none("not stopped: %s; no partition is", safe(w, 100)))
+		case len(fit) == 0 && partial == nil:
+			errs = append(errs, none("not stopped: %s; stopped are %s", safe(w, 100), strings.Join(names, ", ")).then("console skip"))
+		}
+	}
+	return picked, errors.Join(errs...)
 }
 
 func (s *session) printStopped(all []Partition) {

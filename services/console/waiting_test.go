@@ -135,3 +135,31 @@ func TestRun_skipAsksTheOwner(t *testing.T) {
 	stopped.status["POST /admin/partitions/skip"] = 409
 	run(t, environ, "skip", "email/orders/3", "--yes").want(t, 1, "next: console skip")
 }
+
+// A partition may be named as the console and as the services' logs name it.
+func TestRun_skipTakesTheNamesOfTheLogs(t *testing.T) {
+	t.Parallel()
+	at := func(group, more string) *stand {
+		return newStand(t, map[string]string{
+			"GET /admin/partitions":       `{"group": "` + group + `", "items": [{"topic": "orders", "partition": 3, "position": 5, "stopped": "batch_too_large", "skip_to": 8}` + more + `]}`,
+			"POST /admin/partitions/skip": `{}`,
+		})
+	}
+	email, inventory := at("g.email", `, {"topic": "orders", "partition": 1, "position": 2, "stopped": "batch_too_large", "skip_to": 4}`), at("g.inventory", "")
+	environ := admin(map[string]*stand{"email": email, "inventory": inventory})
+	for line, want := range map[string]string{
+		"skip g.email/orders/3 --yes": "email/orders/3 goes on at 8", "skip email/orders/3 --yes": "email/orders/3 goes on at 8", "skip orders/1 --yes": "email/orders/1 goes on at 4",
+	} {
+		if a := run(t, environ, words(line)...); a.code != 0 || !strings.HasPrefix(a.out, want+";") || strings.Count(a.out, "goes on at") != 1 {
+			t.Errorf("%s: exit code %d, %s%s, want only %q", line, a.code, a.out, a.errs, want)
+		}
+	}
+	run(t, environ, "skip", "orders/3", "--yes").want(t, 2, "say which of email/orders/3, inventory/orders/3", "next: console skip email/orders/3")
+	run(t, environ, "skip", "orders/9", "email/orders/1").want(t, 3, "email/orders/1  g.email", "not stopped: orders/9; stopped are email/orders/1, email/orders/3, inventory/orders/3")
+	for _, word := range []string{"orders", "orders/x", "email/orders/-1", "/orders/1", "/1", "email/orders@3"} {
+		run(t, environ, "skip", word, "--yes").want(t, 2, "is not a partition, such as email/orders/3", "next: console skip")
+	}
+	run(t, admin(map[string]*stand{"email": newStand(t, map[string]string{"GET /admin/partitions": `{}`})}), "skip", "orders/1").want(t, 3, "not stopped: orders/1; no partition is")
+	inventory.Close()
+	run(t, environ, "skip", "orders/1", "--yes").want(t, 2, "inventory does not answer", "cannot be told", "next: console skip email/orders/1")
+}
