@@ -103,6 +103,14 @@ func counted(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun + "s"
 }
 
+// were is a number with its noun and its verb.
+func were(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun + " was"
+	}
+	return counted(n, noun) + " were"
+}
+
 func since(t time.Time) string { return age(time.Since(t)) }
 
 // moment shows a time with its age.

@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +21,8 @@ type Drift struct {
 	What string `json:"what"`
 	Have string `json:"have"`
 	Want string `json:"want"`
-	// Action is what provisioning does: create, change, nothing (it is harmless), or refuse.
+	// Action is what provisioning does: create, change, nothing (it is harmless), confirm (only
+	// when told to, since records may be removed), or refuse.
 	Action string `json:"action"`
 	Why    string `json:"why,omitempty"`
 }
@@ -29,6 +32,7 @@ const (
 	actCreate  = "create"
 	actChange  = "change"
 	actNothing = "nothing"
+	actConfirm = "confirm"
 	actRefuse  = "refuse"
 )
 
@@ -38,11 +42,15 @@ type Provisioning struct {
 	registry codec.Config
 	topics   []kafka.Topic
 	subjects []codec.Subject
+
+	retry     string // what to type where brokers or registry do not answer
+	mayRemove bool   // changes are made, too, that may remove records
 }
 
 // Provisioning reads what is declared. The topics of dead letters are named after the groups
 // of the services that answer; otherwise after the services, as on their own.
 func (c *Console) Provisioning(ctx context.Context) (p Provisioning, err error) {
+	p.retry = "console provision --wait 60s"
 	if p.kafka, err = c.place.kafka(); err != nil {
 		return p, err
 	}
@@ -71,11 +79,10 @@ func deadLetterTopic(name string, groups map[string]string) string {
 	return topic + "." + groups[service] + ".dlt"
 }
 
-// Plan tells what Apply would do, and what it would refuse, and changes nothing.
-func (p Provisioning) Plan(ctx context.Context) ([]Drift, error) {
-	topics, errTopics := p.planTopics(ctx)
-	subjects, errSubjects := p.planSubjects(ctx)
-	return append(topics, subjects...), errors.Join(errTopics, errSubjects)
+// Plan tells what Apply would do, and what it would refuse, and changes nothing. Failures that
+// pass are tried again, as in Apply.
+func (p Provisioning) Plan(ctx context.Context, wait time.Duration, report func(error)) ([]Drift, error) {
+	return p.both(ctx, wait, report, p.planTopics, p.planSubjects)
 }
 
 func (p Provisioning) planTopics(ctx context.Context) (all []Drift, err error) {
@@ -89,11 +96,18 @@ func (p Provisioning) planTopics(ctx context.Context) (all []Drift, err error) {
 			one.Action = actRefuse
 		case d.What == "topic":
 			one.Action = actCreate
+		case !p.mayRemove && removes(d):
+			one.Action, one.Why = actConfirm, "records that are there may be removed"
 		}
 		all = append(all, one)
 	}
+	for i := range all {
+		if d := &all[i]; d.Action == actChange && !slices.ContainsFunc(p.harmless(all), func(t kafka.Topic) bool { return t.Name == d.Name }) {
+			d.Action, d.Why = actConfirm, "it is done with the topic's other changes"
+		}
+	}
 	if err != nil {
-		return nil, fail("topics: %s", safe(err.Error(), 300)).then("start the brokers, or try for a while: console provision --wait 60s")
+		return nil, fail("topics: %s", safe(err.Error(), 300)).then("start the brokers, or try for a while: %s", p.retry)
 	}
 	return all, nil
 }
@@ -113,7 +127,7 @@ func (p Provisioning) planSubjects(ctx context.Context) (all []Drift, err error)
 		all = append(all, one)
 	}
 	if err != nil {
-		return nil, fail("schemas: %s", safe(err.Error(), 300)).then("start the registry, or try for a while: console provision --wait 60s")
+		return nil, fail("schemas: %s", safe(err.Error(), 300)).then("start the registry, or try for a while: %s", p.retry)
 	}
 	return all, nil
 }
@@ -123,28 +137,85 @@ func (p Provisioning) planSubjects(ctx context.Context) (all []Drift, err error)
 // as wait, and are reported; a refusal is final. Topics and schemas do not wait for each
 // other.
 func (p Provisioning) Apply(ctx context.Context, wait time.Duration, report func(error)) ([]Drift, error) {
+	var topics, subjects []Drift
+	return p.both(ctx, wait, report, func(ctx context.Context) ([]Drift, error) {
+		planned, err := p.planTopics(ctx)
+		topics = merged(topics, planned)
+		return topics, p.apply(planned, err, func() error { return kafka.Provision(ctx, p.kafka, p.harmless(planned)) })
+	}, func(ctx context.Context) ([]Drift, error) {
+		planned, err := p.planSubjects(ctx)
+		subjects = merged(subjects, planned)
+		return subjects, p.apply(planned, err, func() error { return codec.Provision(ctx, p.registry, p.subjects) })
+	})
+}
+
+// both works at topics and schemas at the same time, each until it succeeds, is refused, or
+// wait is over.
+func (p Provisioning) both(ctx context.Context, wait time.Duration, report func(error), topics, schemas func(context.Context) ([]Drift, error)) ([]Drift, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+4*pingTimeout)
 	defer cancel()
 	over := time.Now().Add(wait)
-	var topics, subjects []Drift
-	var errTopics, errSubjects error
-	var both sync.WaitGroup
-	both.Go(func() {
-		errTopics = persist(ctx, over, report, func() error {
-			planned, err := p.planTopics(ctx)
-			topics = merged(topics, planned)
-			return p.apply(planned, err, func() error { return kafka.Provision(ctx, p.kafka, p.topics) })
+	var of [2][]Drift
+	var errs [2]error
+	var all sync.WaitGroup
+	for i, do := range []func(context.Context) ([]Drift, error){topics, schemas} {
+		all.Go(func() {
+			errs[i] = persist(ctx, over, report, func() (err error) {
+				of[i], err = do(ctx)
+				return err
+			})
 		})
-	})
-	both.Go(func() {
-		errSubjects = persist(ctx, over, report, func() error {
-			planned, err := p.planSubjects(ctx)
-			subjects = merged(subjects, planned)
-			return p.apply(planned, err, func() error { return codec.Provision(ctx, p.registry, p.subjects) })
-		})
-	})
-	both.Wait()
-	return append(topics, subjects...), errors.Join(errTopics, errSubjects)
+	}
+	all.Wait()
+	return append(of[0], of[1]...), errors.Join(errs[:]...)
+}
+
+// removes reports whether a change of a topic's settings may remove records that are there:
+// they are kept for less long, or by another policy.
+func removes(d kafka.Drift) bool {
+	switch d.What {
+	case "retention":
+		have, err := time.ParseDuration(d.Have)
+		want, err2 := time.ParseDuration(d.Want)
+		return err2 == nil && (err != nil || have < 0 || want < have) // what is no duration is for ever
+	case "retention.bytes":
+		have, err := strconv.ParseInt(d.Have, 10, 64)
+		want, err2 := strconv.ParseInt(d.Want, 10, 64)
+		return err2 == nil && want >= 0 && (err != nil || have < 0 || want < have)
+	case "cleanup.policy":
+		return slices.ContainsFunc(strings.Split(d.Want, ","), func(policy string) bool { return !strings.Contains(d.Have, policy) })
+	}
+	return false
+}
+
+// harmless are the topics as far as nothing is planned for them that has to be confirmed.
+func (p Provisioning) harmless(planned []Drift) (topics []kafka.Topic) {
+	for _, t := range p.topics {
+		whole := true
+		for _, d := range planned {
+			switch {
+			case d.Name != t.Name || d.Action != actConfirm:
+			case d.What == "retention":
+				t.Retention = 0 // it is left as it is
+			default:
+				whole = false
+			}
+		}
+		if whole {
+			topics = append(topics, t)
+		}
+	}
+	return topics
+}
+
+// keptBack counts the changes that have to be confirmed.
+func keptBack(all []Drift) (n int) {
+	for _, d := range all {
+		if d.Action == actConfirm {
+			n++
+		}
+	}
+	return n
 }
 
 // errRefused is final.
@@ -161,7 +232,7 @@ func (p Provisioning) apply(planned []Drift, err error, do func() error) error {
 		}
 	}
 	if err := do(); err != nil {
-		return fail("%s", safe(err.Error(), 400)).then("console provision --wait 60s")
+		return fail("%s", safe(err.Error(), 400)).then("%s", p.retry)
 	}
 	return nil
 }

@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"net"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/kafka"
@@ -54,7 +58,7 @@ func TestProvision(t *testing.T) {
 		run(t, environ, "lag").want(t, 3, "no group has read anything yet")
 	})
 
-	t.Run("corrects what may be corrected, and refuses what never changes", func(t *testing.T) {
+	t.Run("corrects what may be corrected", func(t *testing.T) {
 		t.Parallel()
 		environ := empty(t, 0)
 		cfg := kafka.Config{Brokers: []string{environ["KAFKA_BROKERS"]}}
@@ -66,8 +70,48 @@ func TestProvision(t *testing.T) {
 		run(t, environ, "provision", "--plan").want(t, 4, "retention", "1h0m0s", "72h0m0s", "change")
 		run(t, environ, "provision").want(t, 0, "retention")
 		run(t, environ, "provision", "--plan").want(t, 0)
+	})
 
-		environ = empty(t, 0)
+	t.Run("may remove records only when told to, and does the rest", func(t *testing.T) {
+		t.Parallel()
+		environ := empty(t, 0)
+		cfg := kafka.Config{Brokers: []string{environ["KAFKA_BROKERS"]}}
+		all := schemas.Topics()
+		cl, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		month, small, compact := "2592000000", "1000", "compact"
+		for i, settings := range []map[string]*string{{"retention.ms": &month, "max.message.bytes": &small}, {"cleanup.policy": &compact, "max.message.bytes": &small}} {
+			if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), all[i].Partitions, 1, settings, all[i].Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(t, environ, "provision", "--plan").want(t, 4, "720h0m0s", "confirm", "next: console provision\n")
+		a := run(t, environ, "provision")
+		a.want(t, 1, "720h0m0s", "confirm", "records that are there may be removed", "create", "next: console provision --yes\n")
+		a = run(t, environ, "provision", "--plan")
+		a.want(t, 4, "720h0m0s", "compact", "it is done with the topic's other changes")
+		if strings.Contains(a.out, "create") || strings.Contains(a.out, " change ") {
+			t.Errorf("the rest is not done:\n%s", a.out)
+		}
+		var left struct {
+			Items  []struct{ Action string }
+			Errors []struct{ Next string }
+		}
+		if a := run(t, environ, "provision", "--json"); json.Unmarshal([]byte(a.out), &left) != nil || a.code != 1 || len(left.Items) < 2 || left.Items[0].Action != "confirm" || len(left.Errors) != 1 {
+			t.Errorf("exit code %d, %s, want what is to be confirmed, and an error", a.code, a.out)
+		}
+		run(t, environ, "provision", "--yes").want(t, 0, "720h0m0s", "change")
+		run(t, environ, "provision", "--plan").want(t, 0, "as declared")
+	})
+
+	t.Run("refuses what never changes", func(t *testing.T) {
+		t.Parallel()
+		all := schemas.Topics()
+		cfg := kafka.Config{}
+		environ := empty(t, 0)
 		cfg.Brokers = []string{environ["KAFKA_BROKERS"]}
 		if err := kafka.Provision(t.Context(), cfg, []kafka.Topic{{Name: all[0].Name, Partitions: 2}}); err != nil {
 			t.Fatal(err)
@@ -89,7 +133,9 @@ func TestProvision(t *testing.T) {
 		port := l.Addr().(*net.TCPAddr).Port
 		_ = l.Close()
 		environ := map[string]string{"KAFKA_BROKERS": l.Addr().String(), "SCHEMA_REGISTRY_URL": emptyRegistry(t)}
-		run(t, environ, "provision").want(t, 1, "no broker answers", "--wait 60s")
+		run(t, environ, "provision").want(t, 1, "no broker answers", "console provision --wait 60s\n")
+		run(t, environ, "provision", "--plan").want(t, 1, "no broker answers", "console provision --plan --wait 60s\n")
+		run(t, environ, "provision", "--plan", "--wait", "300ms").want(t, 1, "not yet, trying again")
 		late := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -119,5 +165,7 @@ func TestProvision(t *testing.T) {
 		environ["SCHEMA_REGISTRY_URL"] = registry
 		run(t, environ, "provision").want(t, 0, "orders-shop.order.OrderPlaced")
 		run(t, map[string]string{"SCHEMA_REGISTRY_URL": registry}, "provision").want(t, 1, "KAFKA_BROKERS is missing")
+		run(t, environ, "provision", "--plan", "--yes").want(t, 2, "either --plan")
+		run(t, environ, "provision", "--wait", "-1s").want(t, 2, "--wait must be 0 or more")
 	})
 }
