@@ -170,7 +170,8 @@ func TestConsole_mends(t *testing.T) {
 	})
 
 	t.Run("only the first of a key", func(t *testing.T) {
-		op.types("console redrive email/%d --yes", behind).want(t, 1, "comes first", fmt.Sprintf("next: console waiting show email/%d", behind))
+		op.types("console redrive email/%d --yes", behind).want(t, 1, "comes first", fmt.Sprintf("next: console waiting show email/%d", head))
+		op.types("console redrive email/%d", behind).want(t, 1, "comes first", fmt.Sprintf("next: console waiting show email/%d", head))
 		op.types("console waiting show email/%d", behind).want(t, 0, fmt.Sprintf("console waiting show email/%d", head))
 	})
 
@@ -184,7 +185,7 @@ func TestConsole_mends(t *testing.T) {
 			}
 		}
 		op.types("console redrive --all").want(t, 0, "redriven 10 times before: only with --force", "--force --yes")
-		op.types("console redrive --all --yes").want(t, 1, "1 of 1 were refused", fmt.Sprintf("email/%d", head), "--force --yes")
+		op.types("console redrive --all --yes").want(t, 1, "1 of 1 event was refused", fmt.Sprintf("next: console redrive email/%d --force --yes", head))
 		op.types("console redrive email/%d --yes", head).want(t, 1, "--force --yes")
 		var done struct {
 			Redriven int
@@ -202,10 +203,11 @@ func TestConsole_mends(t *testing.T) {
 	})
 
 	t.Run("a drop needs a reason, and lets the key go on", func(t *testing.T) {
-		op.types("console drop email/%d", head).want(t, 2, "--why")
-		op.types("console drop email/%d --reason 'customer was called'", behind).want(t, 1, "comes first")
+		op.types("console drop email/%d --yes", head).want(t, 2, "--why")
+		op.types("console drop email/%d --reason 'customer was called' --yes", behind).want(t, 1, fmt.Sprintf("email/%d of its key comes first", head))
 		o.mend()
-		op.types("console drop --reason 'customer was called' email/%d", head).want(t, 0, "dropped", o.OrderID, "OrderConfirmed")
+		op.types("console drop --reason 'customer was called' email/%d", head).want(t, 0, "nothing is done yet", o.OrderID)
+		op.types("console drop --reason 'customer was called' email/%d --yes", head).want(t, 0, "dropped", o.OrderID, "OrderConfirmed")
 		if got := subjects(s.mails(o.OrderID, 1)); !slices.Equal(got, []string{cancelledMail}) {
 			t.Errorf("mails %q, want that of the cancellation", got)
 		}

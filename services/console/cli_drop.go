@@ -9,23 +9,26 @@ import (
 )
 
 var dropCommand = &command{
-	name: "drop", args: "[ID] --why WORDS", short: "remove waiting events for good; their keys go on",
+	name: "drop", args: "[ID...] --why WORDS", short: "remove waiting events for good; their keys go on",
 	long: `
-Removes a waiting event that can never work, for good: its effect will be missing. What is queued behind it runs then.
-Only the first of a key's queue can be dropped. A dead letter that is named by its ID is dropped at once; an event that
-may recover by itself wants --yes. With a key, a filter or --all it takes dead letters, unless --state says otherwise,
-and without --yes it only shows which. Ctrl-C stops it between two events; the same command goes on.
+Removes waiting events that can never work, for good: their effects will be missing. What is queued behind one runs then.
+Only the first of a key's queue can be dropped. Without --yes it only shows which. With a key, a filter or --all it takes
+dead letters, unless --state says otherwise; Ctrl-C stops it between two events, and the same command goes on.
 
-The service's log keeps --why. With an ID, --reason is the same as --why; with a filter it selects by the reason of the
+Beware of a second time: once an event is dropped, the next one of its key runs, may die as well, and then matches the same
+--key or filter. An ID means one event for ever, which is why IDs are proposed where there are few.
+
+The service's log keeps --why. With IDs, --reason is the same as --why; with a filter it selects by the reason of the
 failure, as in waiting ls. The bytes stay in the topic and in <topic>.<group>.dlt until those expire.`,
 	examples: []string{
-		`console drop email/17 --why "address does not exist, customer was called"`,
+		`console drop email/17`,
+		`console drop email/17 --why "address does not exist, customer was called" --yes`,
 		`console drop --service email --reason undecodable --state "set aside" --why "test data" --yes`,
 	},
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
 		var f Filter
 		filterFlags(set, &f)
-		reason := set.String("reason", "", "with an ID the same as --why; else only those with the `reason`: "+strings.Join(reasons, ", "))
+		reason := set.String("reason", "", "with IDs the same as --why; else only those with the `reason`: "+strings.Join(reasons, ", "))
 		why := set.String("why", "", "`words` that the service's log keeps")
 		all := set.Bool("all", false, "all dead letters")
 		yes := set.Bool("yes", false, "do it")
@@ -35,81 +38,115 @@ failure, as in waiting ls. The bytes stay in the topic and in <topic>.<group>.dl
 				return err
 			}
 			if len(ids) > 0 {
-				if *all || f != (Filter{}) || len(ids) > 1 {
-					return wrong("either one ID or a filter")
+				if *all || f != (Filter{}) {
+					return wrong("either IDs or a filter, not both")
 				}
-				return s.dropOne(ctx, ids[0], cmp.Or(*why, *reason), *yes)
+				return s.drop(ctx, ids, f, cmp.Or(*why, *reason), *yes)
 			}
 			if f.Reason = *reason; f.Reason != "" && !slices.Contains(reasons, f.Reason) {
 				return wrong("without an ID --reason is one of %s; say with --why why they are dropped", strings.Join(reasons, ", "))
 			}
 			if !*all && f == (Filter{}) {
-				return wrong("say which: one ID, such as email/17, --key, another filter, or --all").then("console waiting ls --each")
+				return wrong("say which: an ID, such as email/17, --key, another filter, or --all").then("console waiting ls --each")
 			}
-			return s.dropAll(ctx, f, *why, *yes)
+			return s.drop(ctx, nil, f, *why, *yes)
 		}
 	},
 }
 
-func (s *session) dropOne(ctx context.Context, id ID, why string, yes bool) error {
-	if strings.TrimSpace(why) == "" {
-		return wrong("say why it is dropped").then(`console drop %s --why "why"`, id)
+// why stands for the words of --why in what is proposed, and is refused if it was left there.
+const whyHere = "..."
+
+// dropsNamed is up to how many events a proposal names each by its ID.
+const dropsNamed = 20
+
+// drop removes events by their IDs, or without IDs those that match.
+func (s *session) drop(ctx context.Context, ids []ID, f Filter, why string, yes bool) error {
+	switch why = strings.TrimSpace(why); {
+	case why == whyHere:
+		return wrong("--why is still %s: say in its place why it is dropped", quoted(whyHere)).then("%s", s.dropLine(ids, whyHere))
+	case yes && why == "":
+		return wrong("say why it is dropped").then("%s", s.dropLine(ids, whyHere))
 	}
-	w, err := s.Show(ctx, id, false)
-	if err != nil {
-		return err
+	var done Drops
+	var err error
+	if len(ids) > 0 {
+		done, err = s.DropEach(ctx, ids, why, !yes)
+	} else {
+		dead := f
+		dead.State = cmp.Or(f.State, "dead")
+		done, err = s.DropAll(ctx, dead, why, !yes)
 	}
-	done := Drops{Matched: 1, Items: []Waiting{w.brief()}}
-	switch refused := w.refused(true); {
-	case refused != "":
-		err = fail("%s is not dropped: %s", id, refused).then("console waiting show %s", id)
-	case !yes && w.State != "dead" && w.State != "set aside":
-		done.DryRun = true
-		err = fail("%s is not dropped: it is %s, and may be done yet", id, safe(w.State, 20)).then("%s", s.again([]string{id.String()}, "yes", "true"))
-	default:
-		if err = s.Drop(ctx, id, why); err == nil {
-			done.Dropped = 1
-		}
+	switch {
+	case ctx.Err() != nil && !done.DryRun:
+		err = fail("stopped after %d: interrupted", done.Dropped).then("%s", s.again(wordsOf(ids)))
+	case err == nil && done.DryRun && len(done.Refused) > 0 && len(done.Refused) == done.Matched:
+		err = inTheWay(done.Refused, "dropped")
+	case err == nil && done.Matched == 0:
+		err = noneMatches("drop", f)
 	}
 	if s.json {
 		return s.answer(done, err)
 	}
-	if done.Dropped == 1 {
-		of := ""
-		if w.Key != "" {
-			of = " of key " + safe(w.Key, 100)
-		}
-		s.say("dropped %s: %s%s at %s, event %s", w.ID, cmp.Or(safe(w.Type, 100), "(unreadable)"), of, safe(w.place(), 100), safe(w.EventID, 100))
-	}
+	s.told(done, ids, why)
 	return err
 }
 
-func (s *session) dropAll(ctx context.Context, f Filter, why string, yes bool) error {
-	if yes && strings.TrimSpace(why) == "" {
-		return wrong("say why they are dropped").then("%s", s.again(nil, "why", "why"))
+// dropLine is the command that does what was only shown.
+func (s *session) dropLine(ids []ID, why string) string {
+	changed := []string{"why", why, "yes", "true"}
+	if len(ids) > 0 {
+		changed = append(changed, "reason", "") // there it is the same as why
 	}
-	f.State = cmp.Or(f.State, "dead")
-	done, err := s.DropAll(ctx, f, why, !yes)
-	switch {
-	case err == nil && done.Matched == 0:
-		err = unknownType(none("nothing to drop: no %s event waits that matches", f.State), f.Type).then("console waiting ls")
-	case ctx.Err() != nil:
-		err = fail("stopped after %d: interrupted", done.Dropped).then("%s", s.again(nil))
-	}
-	if s.json {
-		return s.answer(done, err)
-	}
+	return s.again(wordsOf(ids), changed...)
+}
+
+// told says what was dropped, or would be.
+func (s *session) told(done Drops, ids []ID, why string) {
 	switch {
 	case done.Matched == 0:
 	case done.DryRun:
-		const shown = 20
-		printWaiting(s, done.Items[:min(len(done.Items), shown)])
-		if done.Matched > shown {
-			s.say("…and %d more", done.Matched-shown)
-		}
-		s.propose("\nnothing is done yet; remove "+counted(done.Matched, "event")+" for good", "%s", s.again(nil, "why", cmp.Or(why, "why"), "yes", "true"))
+		s.wouldDrop(done, ids, cmp.Or(why, whyHere))
 	default:
+		for i := range done.Items {
+			s.say("dropped %s", dropped(&done.Items[i]))
+		}
+		if n := done.Dropped - len(done.Items); n > 0 {
+			s.say("…and %d more, which the service's log names", n)
+		}
 		s.say("dropped: %d of %d", done.Dropped, done.Matched)
 	}
-	return err
+}
+
+func (s *session) wouldDrop(done Drops, ids []ID, why string) {
+	printWaiting(s, done.Items[:min(len(done.Items), dropsNamed)])
+	if done.Matched > dropsNamed {
+		s.say("…and %d more", done.Matched-dropsNamed)
+	}
+	s.wouldRefuse(done.Refused)
+	for _, w := range done.Items {
+		if w.State == "unavailable" || w.State == "retrying" {
+			s.warn("%s is %s, and may be done yet", w.ID, w.State)
+		}
+	}
+	if len(done.Refused) == done.Matched {
+		return
+	}
+	line := s.dropLine(ids, why)
+	if len(ids) == 0 && done.Matched <= dropsNamed {
+		for _, w := range done.Items {
+			ids = append(ids, w.ID)
+		}
+		line = "console drop " + strings.Join(wordsOf(ids), " ") + " --why " + quoted(why) + " --yes"
+	}
+	s.propose("\nnothing is done yet; remove "+counted(done.Matched-len(done.Refused), "event")+" for good", "%s", line)
+}
+
+// dropped names an event that does not wait any more.
+func dropped(w *Waiting) string {
+	of := ""
+	if w.Key != "" {
+		of = " of key " + safe(w.Key, 100)
+	}
+	return w.ID.String() + ": " + cmp.Or(safe(w.Type, 100), "(unreadable)") + of + " at " + safe(w.place(), 100) + ", event " + safe(w.EventID, 100)
 }

@@ -12,7 +12,7 @@ var walk = []string{
 	"console waiting ls\tfind it: what waits, by service and cause, with an ID each",
 	"console waiting show email/17\tread it: the event, its error, its trace, what is queued behind it",
 	"console redrive email/17 --yes\tits cause is mended: run it again, in its place",
-	"console drop email/17 --why \"why\"\tit can never work: remove it for good, its key goes on",
+	"console drop email/17 --why '...' --yes\tit can never work: say why, and remove it for good; its key goes on",
 }
 
 const exitCodes = `exit code: 0 done, 1 failed or refused, 2 used wrongly, 3 nothing was found, 4 what is there is not what is declared`
@@ -32,8 +32,8 @@ An event that cannot be handled waits, and holds its key. To find, read and mend
 	s.list(commands())
 	fmt.Fprint(s.out, `
 Each takes --json ("help json" tells what it prints), and tells all about itself with --help. What would change
-something shows first what it would do, and does it with --yes; drop of one dead letter does it at once, and so does
-provision without --plan.
+something shows first what it would do, and does it with --yes; but provision shows it with --plan, and wants --yes only
+for what may remove records.
 
 It finds the system that runs under "make run" by itself, from here and from any folder below. For another, set
 ADMIN_URLS=order=http://host:port,inventory=…,email=… (the operator routes; a name again for another replica),

@@ -12,8 +12,8 @@ could not be asked is in "errors": [{"text", "next"}], beside what is known; the
   waiting ls           {"items": [{"service", "group", "topic", "state", "type", "reason", "error", "held", "count", "oldest", "example"}]}
   waiting ls --each    {"items": [EVENT], "more": ["service", …]}
   waiting show         EVENT with "headers", "event" or "undecoded", "value_bytes", "value" (base64, with --unmask), "queue": [{"id", "state", "type"}], "queue_has_more"
-  redrive              {"dry_run", "matched", "redriven", "refused": [{"id", "why"}], "items": [EVENT], "next"}; next is for --after
-  drop                 {"dry_run", "matched", "dropped", "items": [EVENT]}
+  redrive              {"dry_run", "matched", "redriven", "refused": [REFUSAL], "items": [EVENT], "next"}; next is for --after
+  drop                 {"dry_run", "matched", "dropped", "refused": [REFUSAL], "items": [EVENT]}
   lag                  {"items": [{"service", "group", "topic", "partition", "committed", "log_start", "log_end", "records", "seconds", "lost", "stopped", "error"}]}
   outbox               {"items": [{"service", "pending", "oldest_age_seconds", "held": [{"topic", "key", "error", "since"}]}]}
   skip                 {"dry_run", "items": [{"service", "group", "topic", "partition", "position", "committed", "log_start", "log_end", "stopped", "error", "skip_to"}]}
@@ -23,7 +23,7 @@ could not be asked is in "errors": [{"text", "next"}], beside what is known; the
 
 EVENT is {"id", "group", "topic", "partition", "offset", "key", "type", "event_id", "trace_id", "state", "reason", "error", "held", "attempts",
 "redrives", "needs_force", "taken_at", "first_failed_at", "failed_at", "due"}, and once it was redriven "was", its ID before, and "outcome":
-done, failed or waits. IDs are text such as "email/17", times RFC 3339 in UTC. A key that is no UTF-8 is quoted, with its bytes as \xff.
+done, failed or waits. REFUSAL is {"id", "why", "behind"}: behind is the event of its key that comes first. IDs are text such as "email/17", times RFC 3339 in UTC. A key that is no UTF-8 is quoted, with its bytes as \xff.
 `
 
 // answer prints an answer as JSON, with the errors for which it is not whole, and keeps them.

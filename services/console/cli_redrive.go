@@ -1,7 +1,6 @@
 package console
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -72,7 +71,7 @@ func (s *session) redriveIDs(ctx context.Context, ids []ID, p Pass, wait time.Du
 	switch {
 	case len(done.Items) == 0:
 	case p.DryRun:
-		s.wouldRedrive(done, wordsOf(ids))
+		err = errors.Join(err, s.wouldRedrive(done, wordsOf(ids)))
 	default:
 		s.say("redriven: %d of %d", done.Redriven, len(ids))
 		err = errors.Join(err, s.await(ctx, &done, wait))
@@ -102,11 +101,12 @@ func (s *session) redriveAll(ctx context.Context, p Pass, wait time.Duration) er
 	switch {
 	case done.Matched == 0:
 	case p.DryRun:
-		s.wouldRedrive(done, nil)
+		err = errors.Join(err, s.wouldRedrive(done, nil))
 	default:
-		s.refusals(done)
+		s.refusals(done.Refused)
 		s.say("redriven: %d of %d", done.Redriven, done.Matched)
 		if p.Filter.Key == "" {
+			s.moved(done.Items)
 			s.propose("what waits now", "console waiting ls")
 		} else if ctx.Err() == nil {
 			err = errors.Join(err, s.await(ctx, &done, wait))
@@ -128,15 +128,72 @@ func (s *session) verdict(ctx context.Context, p Pass, done Redrives, err error)
 		}
 		return fail("stopped after %d: %s", done.Redriven, whyStopped(ctx, err)).then("%s", on)
 	case err == nil && done.Matched == 0:
-		return unknownType(none("nothing to redrive: no %s event waits that matches", cmp.Or(p.Filter.State, "dead")), p.Filter.Type).then("console waiting ls")
+		return noneMatches("redrive", p.Filter)
 	case err == nil && !p.DryRun && len(done.Refused) > 0:
-		f := fail("%d of %d were refused", len(done.Refused), done.Matched)
-		if slices.ContainsFunc(done.Refused, func(r Refusal) bool { return strings.Contains(r.Why, "force") }) {
-			f.then("if the cause is mended: %s", s.again(nil, "force", "true"))
-		}
-		return f
+		return stillRefused(done)
 	}
 	return err
+}
+
+// noneMatches says that a command which takes dead letters, unless told otherwise, finds none.
+func noneMatches(verb string, f Filter) *Failure {
+	hint := ""
+	if f.State == "" {
+		f.State, hint = "dead", "; --state takes others"
+	}
+	n := none("nothing to %s: no %s event waits that matches%s", verb, f.State, hint)
+	if f.State = ""; f.Key != "" {
+		n.then("console waiting ls --each --key %s", quoted(f.Key))
+	} else {
+		n.then("console waiting ls")
+	}
+	return unknownType(n, f.Type)
+}
+
+// refusedNamed is how many of the refused are named in an error.
+const refusedNamed = 5
+
+// stillRefused names what a pass has not redriven. Force is proposed for these only: the next
+// event of a key that has died meanwhile is not meant.
+func stillRefused(done Redrives) *Failure {
+	var ids, force []string
+	for _, r := range done.Refused {
+		if ids = append(ids, r.ID.String()); strings.Contains(r.Why, "--force") {
+			force = append(force, r.ID.String())
+		}
+	}
+	f := fail("%d of %s refused: %s", len(ids), were(done.Matched, "event"), few(ids))
+	for _, r := range slices.Backward(done.Refused) {
+		if f.then("console waiting show %s", r.ID); r.Behind != nil {
+			f.then("console waiting show %s", *r.Behind)
+		}
+	}
+	if len(force) > 0 {
+		f.Text += "; if the cause is mended, use --force"
+		f.then("%s", forced(force))
+	}
+	return f
+}
+
+// few joins the first of some words.
+func few(words []string) string {
+	if len(words) > refusedNamed {
+		return strings.Join(words[:refusedNamed], ", ") + fmt.Sprintf(" and %d more", len(words)-refusedNamed)
+	}
+	return strings.Join(words, ", ")
+}
+
+func forced(ids []string) string {
+	return "console redrive " + strings.Join(ids[:min(len(ids), refusedNamed)], " ") + " --force --yes"
+}
+
+// moved names those that have another ID since they were redriven.
+func (s *session) moved(all []Waiting) {
+	for _, w := range all {
+		if w.Was != nil {
+			s.say("%s is %s now", *w.Was, w.ID)
+		}
+	}
 }
 
 // caution warns of what a redrive of these will not mend.
@@ -160,36 +217,62 @@ func (s *session) caution(done Redrives) {
 }
 
 // wouldRedrive shows what a dry run has found, and how to do it.
-func (s *session) wouldRedrive(done Redrives, words []string) {
+func (s *session) wouldRedrive(done Redrives, words []string) error {
 	const shown = 20
-	if s.json {
-		return
+	var force []string
+	for _, r := range done.Refused {
+		if strings.Contains(r.Why, "--force") {
+			force = append(force, r.ID.String())
+		}
 	}
-	printWaiting(s, done.Items[:min(len(done.Items), shown)])
-	if done.Matched > shown {
-		s.say("…and %d more", done.Matched-shown)
-	}
-	s.refusals(done)
 	n := done.Matched - len(done.Refused)
+	if !s.json {
+		printWaiting(s, done.Items[:min(len(done.Items), shown)])
+		if done.Matched > shown {
+			s.say("…and %d more", done.Matched-shown)
+		}
+		s.wouldRefuse(done.Refused)
+	}
 	switch {
 	case n > 0:
 		s.propose("\nnothing is done yet; run "+counted(n, "event")+" again", "%s", s.again(words, "yes", "true"))
-	case slices.ContainsFunc(done.Items, func(w Waiting) bool { return w.NeedsForce }):
-		s.propose("\nnothing is done yet; if the cause is mended", "%s", s.again(words, "force", "true", "yes", "true"))
+	case len(force) > 0:
+		s.propose("\nnothing is done yet; if the cause is mended", "%s", forced(force))
 	default:
-		s.say("\nnothing is done yet, and nothing of this can be redriven now")
+		return inTheWay(done.Refused, "redriven")
 	}
+	return nil
 }
 
-func (s *session) refusals(done Redrives) {
-	if len(done.Refused) == 0 || s.json {
+func (s *session) refusals(all []Refusal) {
+	if len(all) == 0 || s.json {
 		return
 	}
 	t := newTable(s.out, "REFUSED", "WHY")
-	for _, r := range done.Refused {
+	for _, r := range all {
 		t.row(r.ID.String(), safe(r.Why, 200))
 	}
 	t.end()
+}
+
+// wouldRefuse is refusals below what was shown.
+func (s *session) wouldRefuse(all []Refusal) {
+	if len(all) > 0 {
+		s.say("")
+		s.refusals(all)
+	}
+}
+
+// inTheWay is the error of events that are all refused: what comes first of a key is to be
+// looked at next.
+func inTheWay(refused []Refusal, done string) *Failure {
+	f := fail("nothing of this can be %s now: %s: %s", done, refused[0].ID, safe(refused[0].Why, 200)).then("console waiting show %s", refused[0].ID)
+	for _, r := range slices.Backward(refused) {
+		if r.Behind != nil {
+			f.then("console waiting show %s", *r.Behind)
+		}
+	}
+	return f
 }
 
 // await tells what becomes of events that were redriven, and is an error unless all are done.
@@ -209,23 +292,24 @@ func (s *session) await(ctx context.Context, done *Redrives, wait time.Duration)
 	for i := range items {
 		s.say("%s", became(&items[i]))
 	}
-	of := func(o Outcome) (n int, next string) {
+	of := func(o Outcome) (ids []string) {
 		for _, w := range items {
-			if w.Outcome != o {
-				continue
-			}
-			if n++; n == 1 {
-				next = "console waiting show " + w.ID.String()
+			if w.Outcome == o {
+				ids = append(ids, w.ID.String())
 			}
 		}
-		return n, next
+		return ids
 	}
 	var failures []error
-	if n, next := of(Failed); n > 0 {
-		failures = append(failures, fail("%d of %d failed again", n, len(items)).then("%s", next))
+	if ids := of(Failed); len(ids) > 0 {
+		failures = append(failures, fail("%d of %d failed again: %s", len(ids), len(items), few(ids)).then("console waiting show %s", ids[0]))
 	}
-	if n, next := of(Waits); n > 0 {
-		failures = append(failures, fail("%d of %d still wait", n, len(items)).then("%s", next))
+	if ids := of(Waits); len(ids) > 0 {
+		verb := "wait"
+		if len(ids) == 1 {
+			verb = "waits"
+		}
+		failures = append(failures, fail("%d of %d still %s: %s", len(ids), len(items), verb, few(ids)).then("console waiting show %s", ids[0]))
 	}
 	return errors.Join(append(failures, err)...)
 }

@@ -328,7 +328,7 @@ func (s *session) advise(w *Waiting, queue []queued) {
 		s.propose("it waits for another event of its key", "console waiting show %s", head)
 	case "dead", "set aside":
 		if strings.HasPrefix(w.Reason, "undecodable") {
-			s.propose("no new attempt will read these bytes; remove it", `console drop %s --why "why"`, w.ID)
+			s.propose("no new attempt will read these bytes; remove it", "console drop %s --why '"+whyHere+"' --yes", w.ID)
 			return
 		}
 		force := ""
@@ -336,7 +336,7 @@ func (s *session) advise(w *Waiting, queue []queued) {
 			force = "--force "
 		}
 		s.propose("mend what the error names, then run it again", "console redrive %s %s--yes", w.ID, force)
-		s.propose("or, if it can never work, remove it for good", `console drop %s --why "why"`, w.ID)
+		s.propose("or, if it can never work, remove it for good", "console drop %s --why '"+whyHere+"' --yes", w.ID)
 	default:
 		s.propose("it is tried again by itself; at once", "console redrive %s --yes", w.ID)
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,16 +50,9 @@ type Problem struct {
 	Detail  string `json:"detail"`
 }
 
-func (p *Problem) Error() string {
-	text := p.Detail
-	if text == "" {
-		text = p.Title
-	}
-	if text == "" {
-		text = http.StatusText(p.Status)
-	}
-	return p.Service + ": " + safe(text, 500)
-}
+func (p *Problem) Error() string { return p.Service + ": " + safe(p.text(), 500) }
+
+func (p *Problem) text() string { return cmp.Or(p.Detail, p.Title, http.StatusText(p.Status)) }
 
 func refused(err error, status int) bool {
 	var p *Problem

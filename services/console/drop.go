@@ -12,7 +12,8 @@ type Drops struct {
 	DryRun  bool      `json:"dry_run"`
 	Matched int       `json:"matched"`
 	Dropped int       `json:"dropped"`
-	Items   []Waiting `json:"items"` // the first of those that match
+	Refused []Refusal `json:"refused,omitempty"` // with DryRun: those that would be
+	Items   []Waiting `json:"items"`             // the first of those that were dropped, with DryRun of those that match
 }
 
 // Drop removes a waiting event for good; why is for the service's log.
@@ -24,21 +25,53 @@ func (c *Console) Drop(ctx context.Context, id ID, why string) error {
 	return about(s.post(ctx, "/admin/waiting/"+strconv.FormatInt(id.N, 10)+"/drop", map[string]string{"reason": why}, nil), id)
 }
 
+// DropEach removes single events, or with dry only shows them. One that cannot be dropped
+// keeps none of the others from it.
+func (c *Console) DropEach(ctx context.Context, ids []ID, why string, dry bool) (Drops, error) {
+	var all []Waiting
+	var errs []error
+	for _, id := range ids {
+		w, err := c.Show(ctx, id, false)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, w.brief())
+	}
+	done, err := c.drop(ctx, all, why, dry)
+	return done, errors.Join(append(errs, err)...)
+}
+
 // DropAll removes those that match, or with dry only tells which. One that cannot be dropped
 // keeps none of the others from it.
 func (c *Console) DropAll(ctx context.Context, f Filter, why string, dry bool) (Drops, error) {
 	all, _, err := c.List(ctx, f, ID{}, math.MaxInt)
-	done := Drops{DryRun: dry, Matched: len(all), Items: append([]Waiting{}, all[:min(len(all), itemsShown)]...)}
-	errs := []error{err}
-	for _, w := range all {
-		if dry || ctx.Err() != nil {
-			break
+	done, err2 := c.drop(ctx, all, why, dry)
+	return done, errors.Join(err, err2)
+}
+
+func (c *Console) drop(ctx context.Context, all []Waiting, why string, dry bool) (Drops, error) {
+	done := Drops{DryRun: dry, Matched: len(all), Items: []Waiting{}}
+	var errs []error
+	for i := range all {
+		w := &all[i]
+		switch {
+		case ctx.Err() != nil:
+			return done, errors.Join(append(errs, ctx.Err())...)
+		case dry:
+			if r := c.refusal(ctx, w, true); r != nil {
+				done.Refused = append(done.Refused, *r)
+			}
+		default:
+			if err := c.Drop(ctx, w.ID, why); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			done.Dropped++
 		}
-		if err := c.Drop(ctx, w.ID, why); err != nil {
-			errs = append(errs, err)
-			continue
+		if len(done.Items) < itemsShown {
+			done.Items = append(done.Items, *w)
 		}
-		done.Dropped++
 	}
-	return done, errors.Join(append(errs, ctx.Err())...)
+	return done, errors.Join(errs...)
 }

@@ -31,9 +31,9 @@ func TestRun_redriveTellsTheOutcome(t *testing.T) {
 		words      []string
 	}{
 		{"done", "", 0, []string{"redriven: 1 of 1", "email/17 is done"}},
-		{"failed again", `{"id": 17, "state": "dead", "error": "550 no such user"}`, 1, []string{"email/17 failed again: 550 no such user", "next: console waiting show email/17"}},
+		{"failed again", `{"id": 17, "state": "dead", "error": "550 no such user"}`, 1, []string{"email/17 failed again: 550 no such user", "1 of 1 failed again: email/17\n", "next: console waiting show email/17"}},
 		{"held with its type", `{"id": 17, "state": "unavailable", "held": "shop.order.OrderPlaced is held: no route"}`, 1,
-			[]string{"email/17 still waits: shop.order.OrderPlaced is held: no route", "1 of 1 still wait"}},
+			[]string{"email/17 still waits: shop.order.OrderPlaced is held: no route", "1 of 1 still waits: email/17\n"}},
 		{"tried again by itself", `{"id": 17, "state": "retrying", "attempts": 1, "error": "450 busy"}`, 1, []string{"email/17 still waits: retrying after 1 attempt: 450 busy"}},
 		{"not tried yet", `{"id": 17, "state": "retrying", "error": "that of before"}`, 1, []string{"email/17 still waits: retrying\n"}},
 	} {
@@ -52,7 +52,7 @@ func TestRun_redriveTellsTheOutcome(t *testing.T) {
 			"GET /admin/waiting/23": `{"id": 23, "state": "set aside", "error": "no such bytes"}`,
 		})
 		run(t, admin(map[string]*stand{"email": s}), "redrive", "email/17", "--yes").want(t, 1,
-			"1 event cannot be decoded: another run does not make bytes readable", "email/23 (was email/17) failed again: no such bytes")
+			"1 event cannot be decoded: another run does not make bytes readable", "email/23 (was email/17) failed again: no such bytes", "1 of 1 failed again: email/23\n", "next: console waiting show email/23\n")
 	})
 
 	t.Run("with a key, and as JSON", func(t *testing.T) {
@@ -89,14 +89,14 @@ func TestRun_proposalsKeepTheFlags(t *testing.T) {
 	}{
 		{"redrive that has only shown", "redrive --key 'o 1' --force --rate 5", `{"matched": 1, "items": [{"id": 17}]}`, "run 1 event again:  console redrive --force --key 'o 1' --rate 5 --yes\n", 0},
 		{"redrive of what wants force", "redrive --all", `{"matched": 1, "items": [{"id": 17, "state": "dead", "needs_force": true, "redrives": 11}]}`,
-			"if the cause is mended:  console redrive --all --force --yes\n", 0},
+			"if the cause is mended:  console redrive email/17 --force --yes\n", 0},
 		{"redrive that was refused", "redrive --all --yes --rate 7", `{"matched": 1, "items": [{"id": 17}], "refused": ["17: redriven 10 times before: only with force"]}`,
-			"next: if the cause is mended: console redrive --all --force --rate 7 --yes\n", 1},
+			"next: console redrive email/17 --force --yes\n", 1},
 		{"pages of a list", "waiting ls --each --limit 1 --state dead --error '5 1'", `{"items": [{"id": 17}], "next": "17"}`,
 			"more of email:  console waiting ls --after email/17 --each --error '5 1' --limit 1 --service email --state dead\n", 0},
 		{"replay that has only shown", "replay email orders --from 2h --key 'o 1' --type OrderPlaced", `{"matched": {"shop.order.OrderPlaced": 2}, "done": true}`,
 			"let email handle 2 events again:  console replay email orders --from 2h --key 'o 1' --type shop.order.OrderPlaced --yes\n", 0},
-		{"drop that has only shown", "drop --key 'o 1'", `{"items": [{"id": 17}]}`, "remove 1 event for good:  console drop --key 'o 1' --why why --yes\n", 0},
+		{"drop that has only shown", "drop --key 'o 1'", `{"items": [{"id": 17}]}`, "remove 1 event for good:  console drop email/17 --why '...' --yes\n", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -152,26 +152,50 @@ func TestRun_drop(t *testing.T) {
 		return s, admin(map[string]*stand{"email": s})
 	}
 
-	t.Run("of a dead letter is done at once; --reason and --why are the same for one", func(t *testing.T) {
+	t.Run("of one event shows it first; --reason and --why are the same for one", func(t *testing.T) {
 		t.Parallel()
 		for _, flag := range []string{"--reason", "--why"} {
 			s, environ := one(t, "dead")
-			a := run(t, environ, "drop", "email/17", flag, "customer was called")
-			a.want(t, 0, "dropped email/17: (unreadable) at orders/0@0")
+			run(t, environ, "drop", "email/17", flag, "customer was called").want(t, 0, "remove 1 event for good:  console drop email/17 --why 'customer was called' --yes\n")
+			if n := len(post(s)); n != 0 {
+				t.Errorf("%d requests that change something", n)
+			}
+			run(t, environ, "drop", "email/17", flag, "customer was called", "--yes").want(t, 0, "dropped email/17: (unreadable) at orders/0@0")
 			if want := []string{`POST /admin/waiting/17/drop {"reason":"customer was called"}`}; !slices.Equal(post(s), want) {
 				t.Errorf("asked %q, want %q", post(s), want)
 			}
 		}
 	})
 
-	t.Run("of an event that may recover wants --yes", func(t *testing.T) {
+	t.Run("as it is proposed, with no reason in its place, is refused", func(t *testing.T) {
 		t.Parallel()
-		s, environ := one(t, "unavailable")
-		run(t, environ, "drop", "email/17", "--why", "x").want(t, 1, "it is unavailable, and may be done yet", "next: console drop email/17 --why x --yes")
+		s, environ := one(t, "dead")
+		a := run(t, environ, "waiting", "show", "email/17")
+		a.want(t, 0, "console drop email/17 --why '...' --yes\n")
+		run(t, environ, "drop", "email/17").want(t, 0, "console drop email/17 --why '...' --yes\n")
+		run(t, environ, "drop", "email/17", "--why", "...", "--yes").want(t, 2, "say in its place why", "next: console drop email/17 --why '...' --yes\n")
 		if n := len(post(s)); n != 0 {
 			t.Errorf("%d requests that change something", n)
 		}
+	})
+
+	t.Run("of an event that may recover says so", func(t *testing.T) {
+		t.Parallel()
+		_, environ := one(t, "unavailable")
+		run(t, environ, "drop", "email/17", "--why", "x").want(t, 0, "email/17 is unavailable, and may be done yet", "console drop email/17 --why x --yes")
 		run(t, environ, "drop", "email/17", "--why", "x", "--yes").want(t, 0, "dropped email/17")
+	})
+
+	t.Run("of a key proposes IDs, so that a second time does not mean the key's next event", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{
+			"GET /admin/waiting": `{"items": [{"id": 17, "state": "dead", "event_id": "order-1"}, {"id": 18, "state": "dead", "event_id": "order-2"}]}`, "POST /admin/waiting/17/drop": `{}`, "POST /admin/waiting/18/drop": `{}`,
+		})
+		environ := admin(map[string]*stand{"email": s})
+		run(t, environ, "drop", "--key", "k").want(t, 0, "console drop email/17 email/18 --why '...' --yes\n")
+		run(t, environ, "drop", "--key", "k", "--why", "x", "--yes").want(t, 0, "dropped email/17: ", "event order-1\n", "event order-2\n", "dropped: 2 of 2")
+		run(t, environ, "drop", "email/17", "email/18", "--why", "x", "--yes").want(t, 3, "email/17: it does not wait")
+		run(t, nil, "drop", "--help").want(t, 0, "may die as well, and then matches the same")
 	})
 
 	t.Run("of a filter shows first, takes dead letters, and goes on behind one that is refused", func(t *testing.T) {
@@ -181,7 +205,11 @@ func TestRun_drop(t *testing.T) {
 		})
 		environ := admin(map[string]*stand{"email": s})
 		run(t, environ, "drop", "--reason", "permanent").want(t, 0, "email/17", "email/18", "nothing is done yet")
-		run(t, environ, "drop", "--reason", "permanent", "--why", "x", "--yes").want(t, 3, "dropped: 1 of 2", "email/17: it does not wait")
+		a := run(t, environ, "drop", "--reason", "permanent", "--why", "x", "--yes")
+		a.want(t, 3, "dropped email/18: ", "dropped: 1 of 2", "email/17: it does not wait")
+		if strings.Contains(a.out, "dropped email/17") {
+			t.Errorf("email/17 is told as dropped:\n%s", a.out)
+		}
 		if asked := s.requests()[0]; asked != "GET /admin/waiting?after=0&limit=1000&reason=permanent&state=dead" {
 			t.Errorf("asked %s", asked)
 		}
@@ -189,6 +217,26 @@ func TestRun_drop(t *testing.T) {
 			t.Errorf("asked %q, want %q", post(s), want)
 		}
 	})
+}
+
+// A refusal names the event that is in the way, and force is proposed for those only that
+// were refused for want of it.
+func TestRun_refused(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{
+		"POST /admin/waiting/redrive": `{"matched": 9, "redriven": 7, "items": [{"id": 17}], "refused": ["17: redriven 10 times before: only with force", "18: event 6 of the key comes first: only the head"]}`,
+		"GET /admin/waiting/18":       `{"id": 18, "state": "behind"}`, "POST /admin/waiting/18/redrive": `{"status": 409, "detail": "event 6 of the key comes first: only the head"}`,
+	})
+	s.status["POST /admin/waiting/18/redrive"] = http.StatusConflict
+	environ := admin(map[string]*stand{"email": s})
+	run(t, environ, "redrive", "--all", "--yes").want(t, 1, "email/6 of its key comes first", "2 of 9 events were refused: email/17, email/18", "next: console redrive email/17 --force --yes\n")
+	run(t, environ, "redrive", "email/18", "--yes").want(t, 1, "email/18 was refused: email/6 of its key comes first\n", "next: console waiting show email/6\n")
+	var done struct{ Refused []struct{ ID, Behind string } }
+	if a := run(t, environ, "redrive", "--all", "--yes", "--json"); json.Unmarshal([]byte(a.out), &done) != nil || len(done.Refused) != 2 || done.Refused[1].Behind != "email/6" {
+		t.Errorf("got %s, want what email/18 is behind", a.out)
+	}
+	run(t, admin(map[string]*stand{"email": newStand(t, map[string]string{"POST /admin/waiting/redrive": `{}`})}), "redrive", "--key", "o 1").want(t, 3,
+		"no dead event waits that matches; --state takes others", "next: console waiting ls --each --key 'o 1'\n")
 }
 
 // A topic that was made anew is read again as a whole once one of its partitions is told to.
@@ -263,12 +311,13 @@ func TestRun_held(t *testing.T) {
 func TestRun_wouldBeRefused(t *testing.T) {
 	t.Parallel()
 	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{
-		"GET /admin/waiting/17": `{"id": 17, "state": "dead", "redrives": 10, "needs_force": true}`, "GET /admin/waiting/18": `{"id": 18, "state": "behind"}`,
-		"GET /admin/waiting/19": `{"id": 19, "state": "dead"}`,
+		"GET /admin/waiting/17": `{"id": 17, "state": "dead", "redrives": 10, "needs_force": true}`, "GET /admin/waiting/18": `{"id": 18, "state": "behind", "key": "k"}`,
+		"GET /admin/waiting/19": `{"id": 19, "state": "dead"}`, "GET /admin/waiting": `{"items": [{"id": 2, "state": "set aside"}, {"id": 3, "state": "dead"}, {"id": 18, "state": "behind"}]}`,
 	})})
 	run(t, environ, "redrive", "email/17").want(t, 0, "redriven 10 times before: only with --force", "console redrive email/17 --force --yes")
 	run(t, environ, "redrive", "email/17", "--force").want(t, 0, "run 1 event again:  console redrive email/17 --force --yes")
-	run(t, environ, "redrive", "email/18").want(t, 0, "another event of its key comes first", "nothing of this can be redriven now")
+	run(t, environ, "redrive", "email/18").want(t, 1, "nothing of this can be redriven now: email/18: email/3 of its key comes first", "next: console waiting show email/3\n")
+	run(t, environ, "drop", "email/18").want(t, 1, "nothing of this can be dropped now: email/18: email/3 of its key comes first", "next: console waiting show email/3\n")
 	run(t, environ, "redrive", "email/18", "email/19").want(t, 0, "run 1 event again:  console redrive email/18 email/19 --yes")
 }
 

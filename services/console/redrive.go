@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +20,12 @@ type Redrives struct {
 	Next     *ID       `json:"next,omitempty"`    // after an error: another pass goes on behind it
 }
 
-// Refusal says why an event was not redriven.
+// Refusal says why an event was not redriven or dropped.
 type Refusal struct {
 	ID  ID     `json:"id"`
 	Why string `json:"why"`
+	// Behind is the event that is in the way: the first of the key.
+	Behind *ID `json:"behind,omitempty"`
 }
 
 // itemsShown is how many of the events that match are kept for the answer.
@@ -61,7 +65,7 @@ func (c *Console) RedriveAll(ctx context.Context, p Pass) (Redrives, error) {
 	}
 	for _, s := range services {
 		if end, some := until[s.Name]; some {
-			if err := s.redriveAll(ctx, p, end, &total); err != nil {
+			if err := c.redriveAll(ctx, s, p, end, &total); err != nil {
 				errs = append(errs, explain(err))
 			}
 		}
@@ -105,7 +109,7 @@ func (p *Pass) after(s *Service) int64 {
 	return 0
 }
 
-func (s *Service) redriveAll(ctx context.Context, p Pass, until int64, total *Redrives) error {
+func (c *Console) redriveAll(ctx context.Context, s *Service, p Pass, until int64, total *Redrives) error {
 	from := p.after(s)
 	step := maxPage
 	if p.Rate > 0 && !p.DryRun {
@@ -117,7 +121,7 @@ func (s *Service) redriveAll(ctx context.Context, p Pass, until int64, total *Re
 		if err != nil {
 			return err
 		}
-		total.add(s, p, page)
+		c.add(ctx, total, s, p, page)
 		if n := len(page.Items); n > 0 {
 			from = page.Items[n-1].ID
 			if p.Progress != nil {
@@ -184,43 +188,60 @@ func (s *Service) redrivePage(ctx context.Context, p Pass, after, until int64, l
 	return page, err
 }
 
-func (r *Redrives) add(s *Service, p Pass, page redrivePage) {
+func (c *Console) add(ctx context.Context, r *Redrives, s *Service, p Pass, page redrivePage) {
 	if p.DryRun {
 		r.Matched += page.Matched
 		for _, a := range page.Items {
-			r.refuse(a.of(s), p.Force)
+			w := a.of(s)
+			if refused := c.refusal(ctx, &w, p.Force); refused != nil {
+				r.Refused = append(r.Refused, *refused)
+			}
 		}
 	}
 	r.Redriven += page.Redriven
 	for _, text := range page.Refused {
 		number, why, _ := strings.Cut(text, ": ")
-		why = strings.Replace(why, "with force", "with --force", 1)
 		n, _ := strconv.ParseInt(number, 10, 64)
-		r.Refused = append(r.Refused, Refusal{ID{s.Name, n}, why})
+		refused := Refusal{ID: ID{s.Name, n}}
+		refused.Why, refused.Behind = inOurWords(why, s.Name)
+		r.Refused = append(r.Refused, refused)
 	}
 	for _, a := range page.Items[:min(len(page.Items), max(0, itemsShown-len(r.Items)))] {
 		r.Items = append(r.Items, a.of(s))
 	}
 }
 
-// refuse notes an event whose redrive would be refused.
-func (r *Redrives) refuse(w Waiting, force bool) {
-	if why := w.refused(force); why != "" {
-		r.Refused = append(r.Refused, Refusal{w.ID, why})
+// inOurWords is a service's refusal with what is typed here, and the event that is in the way.
+func inOurWords(why, service string) (text string, behind *ID) {
+	why = strings.Replace(why, "with force", "with --force", 1)
+	var n int64
+	if _, err := fmt.Sscanf(why, "event %d of the key comes first", &n); err != nil {
+		return why, nil
 	}
+	id := ID{service, n}
+	return id.String() + " of its key comes first", &id
 }
 
-// refused says why a redrive of the event would be refused, if it would.
-func (w *Waiting) refused(force bool) string {
+// refusal says why a redrive or drop of the event would be refused; nil if it would not be.
+func (c *Console) refusal(ctx context.Context, w *Waiting, force bool) *Refusal {
+	r := &Refusal{ID: w.ID}
 	switch {
 	case w.State == "behind":
-		return "another event of its key comes first"
+		r.Why = "another event of its key comes first"
+		queue, _, err := c.Queue(ctx, w)
+		first := slices.IndexFunc(queue, func(q Waiting) bool { return q.State != "set aside" })
+		if err == nil && first >= 0 && queue[first].ID != w.ID {
+			r.Behind = &queue[first].ID
+			r.Why = r.Behind.String() + " of its key comes first"
+		}
 	case w.State == "running":
-		return "it is running now"
+		r.Why = "it is running now"
 	case w.NeedsForce && !force:
-		return "redriven " + counted(w.Redrives, "time") + " before: only with --force"
+		r.Why = "redriven " + counted(w.Redrives, "time") + " before: only with --force"
+	default:
+		return nil
 	}
-	return ""
+	return r
 }
 
 // RedriveEach redrives single events, or with dry shows them. One that cannot be redriven
@@ -234,7 +255,9 @@ func (c *Console) RedriveEach(ctx context.Context, ids []ID, force, dry bool) (R
 			total.Matched++
 			w = w.brief()
 			if dry {
-				total.refuse(w, force)
+				if refused := c.refusal(ctx, &w, force); refused != nil {
+					total.Refused = append(total.Refused, *refused)
+				}
 			} else {
 				var now ID
 				now, err = c.Redrive(ctx, id, force)

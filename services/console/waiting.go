@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -248,10 +249,18 @@ func about(err error, id ID) error {
 		return nil
 	case refused(err, http.StatusNotFound):
 		return none("%s: it does not wait; it may be done by now", id).then("console waiting ls --each --service %s", id.Service)
-	case refused(err, http.StatusConflict) && strings.Contains(err.Error(), "force"):
-		return fail("%s was refused: %s", id, strings.Replace(err.Error(), "with force", "with --force", 1)).then("if the cause is mended: console redrive %s --force --yes", id)
 	case refused(err, http.StatusConflict):
-		return fail("%s was refused: %v", id, err).then("console waiting show %s", id)
+		var p *Problem
+		errors.As(err, &p)
+		why, behind := inOurWords(p.text(), id.Service)
+		f := fail("%s was refused: %s", id, safe(why, 500)).then("console waiting show %s", id)
+		switch {
+		case behind != nil:
+			f.then("console waiting show %s", behind)
+		case strings.Contains(why, "--force"):
+			f.then("if the cause is mended: console redrive %s --force --yes", id)
+		}
+		return f
 	}
 	return explain(err)
 }
