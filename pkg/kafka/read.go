@@ -105,15 +105,21 @@ func positions(listed kadm.ListedOffsets, err error, topics []string) (Positions
 	return all, errors.Join(missing...)
 }
 
-// PartitionError says that a partition cannot be read any further.
+// PartitionError says that a partition cannot be read any further, or not from one offset up
+// to another.
 type PartitionError struct {
 	Topic     string
 	Partition int32
+	From      int64 // the first offset that cannot be read
+	To        int64 // reading goes on there; -1 if it does not
 	Err       error
 }
 
 func (e *PartitionError) Error() string {
-	return fmt.Sprintf("read %s/%d: %v", e.Topic, e.Partition, e.Err)
+	if e.To < 0 {
+		return fmt.Sprintf("read %s/%d from offset %d: %v", e.Topic, e.Partition, e.From, e.Err)
+	}
+	return fmt.Sprintf("read %s/%d, offsets %d to %d: %v", e.Topic, e.Partition, e.From, e.To-1, e.Err)
 }
 
 func (e *PartitionError) Unwrap() error { return e.Err }
@@ -121,7 +127,8 @@ func (e *PartitionError) Unwrap() error { return e.Err }
 // Records reads the partitions of from, each from its position and in its order, up to
 // until, which Ends may have told. Partitions that until does not name are read on and on. It
 // ends when all have been read that far, or with ctx's error. A [PartitionError] ends its
-// partition only: the others are read on.
+// partition only: the others are read on; so is its own behind a batch that cannot be
+// decompressed within the limit.
 func (r *Reader) Records(ctx context.Context, from, until Positions) iter.Seq2[event.Record, error] {
 	return func(yield func(event.Record, error) bool) {
 		err := r.scan(ctx, from, until, func(f *fetched) verdict {
@@ -133,9 +140,16 @@ func (r *Reader) Records(ctx context.Context, from, until Positions) iter.Seq2[e
 			if f.err == nil {
 				return readOn
 			}
-			err := &PartitionError{f.topic, f.id, f.err}
+			err := &PartitionError{f.topic, f.id, f.at, -1, f.err}
+			if errors.Is(f.err, kgo.ErrMaxDecompress) {
+				err.To = behindBatch(ctx, r.client, f.topic, f.id, f.at)
+			}
 			if !yield(event.Record{Topic: f.topic, TopicID: f.topicID, Partition: f.id}, err) {
 				return stop
+			}
+			if err.To > f.at {
+				f.at = err.To
+				return jump
 			}
 			return leave
 		})
@@ -152,6 +166,7 @@ type fetched struct {
 	topicID [16]byte
 	records []*kgo.Record
 	err     error
+	at      int64 // of what comes next; a visitor that jumps sets it
 }
 
 // verdict is what a visitor wants of a scan.
@@ -159,13 +174,14 @@ type verdict int
 
 const (
 	readOn verdict = iota
+	jump           // to another offset
 	leave          // this partition
 	stop
 )
 
 // scan visits what it fetches until no partition is left.
 func (r *Reader) scan(ctx context.Context, from, until Positions, visit func(*fetched) verdict) error {
-	begin, left := map[string]map[int32]kgo.Offset{}, map[topicPartition]bool{}
+	begin, left := map[string]map[int32]kgo.Offset{}, map[topicPartition]int64{}
 	for topic, partitions := range from {
 		for id, at := range partitions {
 			if limit, bounded := until[topic][id]; bounded && at >= limit {
@@ -174,7 +190,7 @@ func (r *Reader) scan(ctx context.Context, from, until Positions, visit func(*fe
 			if begin[topic] == nil {
 				begin[topic] = map[int32]kgo.Offset{}
 			}
-			begin[topic][id], left[topicPartition{topic, id}] = kgo.NewOffset().At(at), true
+			begin[topic][id], left[topicPartition{topic, id}] = kgo.NewOffset().At(at), at
 		}
 	}
 	if len(left) == 0 {
@@ -191,10 +207,20 @@ func (r *Reader) scan(ctx context.Context, from, until Positions, visit func(*fe
 			return err
 		}
 		for f := range parts(fetches) {
-			if !left[f.topicPartition] {
+			at, wanted := left[f.topicPartition]
+			if !wanted {
 				continue
 			}
-			switch f.visit(until, visit) {
+			f.at = at
+			if n := len(f.records); n > 0 {
+				f.at = f.records[n-1].Offset + 1
+			}
+			what := f.visit(until, visit)
+			left[f.topicPartition] = f.at
+			switch what {
+			case jump:
+				cl.RemoveConsumePartitions(map[string][]int32{f.topic: {f.id}})
+				cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{f.topic: {f.id: kgo.NewOffset().At(f.at)}})
 			case leave:
 				delete(left, f.topicPartition)
 				cl.PauseFetchPartitions(map[string][]int32{f.topic: {f.id}})
@@ -212,7 +238,7 @@ func parts(fetches kgo.Fetches) iter.Seq[*fetched] {
 		for _, answer := range fetches {
 			for _, t := range answer.Topics {
 				for _, p := range t.Partitions {
-					if !yield(&fetched{topicPartition{t.Topic, p.Partition}, t.TopicID, p.Records, p.Err}) {
+					if !yield(&fetched{topicPartition: topicPartition{t.Topic, p.Partition}, topicID: t.TopicID, records: p.Records, err: p.Err}) {
 						return
 					}
 				}
@@ -224,15 +250,18 @@ func parts(fetches kgo.Fetches) iter.Seq[*fetched] {
 // visit shows the visitor what lies before the limit, and leaves the partition at it.
 func (f *fetched) visit(until Positions, visit func(*fetched) verdict) verdict {
 	limit, bounded := until[f.topic][f.id]
-	reached := bounded && len(f.records) > 0 && f.records[len(f.records)-1].Offset+1 >= limit
+	reached := bounded && f.at >= limit
 	for bounded && len(f.records) > 0 && f.records[len(f.records)-1].Offset >= limit {
 		f.records = f.records[:len(f.records)-1]
+	}
+	if reached {
+		f.err = nil // it concerns what lies behind
 	}
 	if len(f.records) == 0 && f.err == nil && !reached {
 		return readOn
 	}
 	v := visit(f)
-	if reached && v == readOn {
+	if v == readOn && reached || v == jump && bounded && f.at >= limit {
 		return leave
 	}
 	return v

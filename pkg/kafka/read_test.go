@@ -200,6 +200,50 @@ func TestReader_Records(t *testing.T) {
 		}
 	})
 
+	t.Run("goes on behind a batch that cannot be decompressed, and says which offsets that leaves out", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic := newTopic(t, addrs, 1)
+		publish(t, addrs, numbered(topic, 0, 3, "k")...)
+		bomb(t, addrs, topic)
+		bomb(t, addrs, topic)
+		publish(t, addrs, numbered(topic, 3, 3, "k")...)
+		r := newReader(t, addrs)
+		until := must(r.Ends(t.Context(), topic))(t)
+		publish(t, addrs, numbered(topic, 6, 1, "k")...)
+		read := func(until kafka.Positions) (got []string) {
+			for rec, err := range r.Records(t.Context(), must(r.Starts(t.Context(), topic))(t), until) {
+				var p *kafka.PartitionError
+				switch {
+				case errors.As(err, &p):
+					got = append(got, fmt.Sprintf("no %d-%d", p.From, p.To))
+				case err != nil:
+					t.Fatal(err)
+				default:
+					if got = append(got, string(rec.Value)); until == nil && string(rec.Value) == "k:6" {
+						return got
+					}
+				}
+			}
+			return got
+		}
+		want := []string{"k:0", "k:1", "k:2", "no 3-4", "no 4-5", "k:3", "k:4", "k:5"}
+		if got := read(until); !slices.Equal(got, want) {
+			t.Errorf("up to the end: got %q, want %q", got, want)
+		}
+		if got := read(nil); !slices.Equal(got, append(want, "k:6")) {
+			t.Errorf("on and on: got %q, want %q and k:6", got, want)
+		}
+		until[topic][0] = 5
+		if got := read(until); !slices.Equal(got, want[:5]) {
+			t.Errorf("up to its end: got %q, want %q", got, want[:5])
+		}
+		until[topic][0] = 3
+		if got := read(until); !slices.Equal(got, want[:3]) {
+			t.Errorf("up to it: got %q, want %q", got, want[:3])
+		}
+	})
+
 	t.Run("an offset that the log does not hold is an error, and nothing else is read for it", func(t *testing.T) {
 		t.Parallel()
 		addrs := brokers(t)

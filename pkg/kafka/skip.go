@@ -94,7 +94,7 @@ func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](f.err); ok {
 		to = max(loss.ResetTo, s.LogStart) // what lies before is as it was read
 	} else if f.reason == "batch_too_large" && s.Position >= s.LogStart {
-		to = p.behindBatch(ctx, s.Position)
+		to = behindBatch(ctx, p.cl, p.topic, p.id, s.Position)
 	}
 	if to < 0 {
 		return nil
@@ -104,20 +104,20 @@ func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
 
 // behindBatch is the offset behind the batch that holds an offset, and -1 if that cannot be
 // told. The head of a batch is never compressed.
-func (p *partition) behindBatch(ctx context.Context, offset int64) int64 {
-	topics, err := kadm.NewClient(p.cl).Metadata(ctx, p.topic)
+func behindBatch(ctx context.Context, cl *kgo.Client, topic string, id int32, offset int64) int64 {
+	topics, err := kadm.NewClient(cl).Metadata(ctx, topic)
 	if err != nil {
 		return -1
 	}
-	t := topics.Topics[p.topic]
+	t := topics.Topics[topic]
 	req := kmsg.NewPtrFetchRequest()
 	req.MinBytes, req.MaxBytes = 1, 1 // a broker sends one batch whole all the same
 	rt, rp := kmsg.NewFetchRequestTopic(), kmsg.NewFetchRequestTopicPartition()
-	rt.Topic, rt.TopicID = p.topic, t.ID
-	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = p.id, offset, 1
+	rt.Topic, rt.TopicID = topic, t.ID
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = id, offset, 1
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	resp, err := req.RequestWith(ctx, p.cl.Broker(int(t.Partitions[p.id].Leader)))
+	resp, err := req.RequestWith(ctx, cl.Broker(int(t.Partitions[id].Leader)))
 	if err != nil || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
 		return -1
 	}
