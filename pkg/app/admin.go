@@ -169,7 +169,7 @@ func (d *desk) replay(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, map[string]any{
 		"dry_run": dry, "scanned": part.scanned, "matched": total.Matched, "queued": total.Queued, "refused": total.Refused,
-		"next": part.next, "until": part.until, "done": part.done,
+		"next": part.next, "until": part.until, "done": part.done, "unreadable": part.unreadable,
 	})
 }
 
@@ -179,6 +179,15 @@ type part struct {
 	next, until map[string]int64
 	scanned     int
 	done        bool
+	unreadable  []gap
+}
+
+// gap are offsets that cannot be read, and that a replay leaves out.
+type gap struct {
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"`
+	To        int64  `json:"to"` // it goes on there
+	Error     string `json:"error"`
 }
 
 func (d *desk) read(ctx context.Context, req *replayRequest) (*part, error) {
@@ -201,8 +210,13 @@ func (d *desk) read(ctx context.Context, req *replayRequest) (*part, error) {
 				Detail: fmt.Sprintf("%s has no partition %d: they are 0 to %d", req.Topic, id, len(until[req.Topic])-1)}
 		}
 	}
-	p := &part{batches: map[int32]*event.Batch{}, next: text(from[req.Topic]), until: text(until[req.Topic])}
+	p := &part{batches: map[int32]*event.Batch{}, unreadable: []gap{}, next: text(from[req.Topic]), until: text(until[req.Topic])}
 	for record, err := range reader.Records(ctx, from, until) {
+		if left, ok := errors.AsType[*kafka.PartitionError](err); ok && left.To >= 0 {
+			p.unreadable = append(p.unreadable, gap{left.Partition, left.From, left.To, left.Err.Error()})
+			p.next[strconv.Itoa(int(left.Partition))] = left.To
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

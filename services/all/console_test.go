@@ -414,6 +414,13 @@ func TestConsole_skip(t *testing.T) {
 		o := s.place(line{sku, 1, 450})
 		s.mails(o.OrderID, 1)
 		if slices.ContainsFunc(s.dump(schemas.TopicOrders), func(r *kgo.Record) bool { return string(r.Key) == o.OrderID && r.Partition == partition }) {
+			s.quiet()
+			left := fmt.Sprintf("orders/%d cannot be read from %d to %d, and is read on from orders/%d@%d", partition, bomb.Offset, bomb.Offset, partition, bomb.Offset+1)
+			seen := op.types("console tail --from beginning --key %s", o.OrderID).want(t, 1, left, "shop.order.OrderPlaced", "next: console lag --behind")
+			op.types("%s", seen.next(t, "lag --behind")).want(t, 0, "no group is behind")
+			op.types("console replay email orders --from beginning --key %s", o.OrderID).want(t, 1, left, "let email handle 1 event again")
+			op.types("console replay email orders --from beginning --key %s --yes", o.OrderID).want(t, 1, left, "queued: 1")
+			op.types("console replay email orders/%d@%d --key %s --yes", partition, bomb.Offset+1, o.OrderID).want(t, 0, "queued: 1")
 			return
 		}
 	}

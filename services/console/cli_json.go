@@ -17,7 +17,8 @@ could not be asked is in "errors": [{"text", "next"}], beside what is known; the
   lag                  {"items": [{"service", "group", "topic", "partition", "committed", "log_start", "log_end", "records", "seconds", "lost", "stopped", "error"}]}
   outbox               {"items": [{"service", "pending", "oldest_age_seconds", "held": [{"topic", "key", "error", "since"}]}]}
   skip                 {"dry_run", "items": [{"service", "group", "topic", "partition", "position", "committed", "log_start", "log_end", "stopped", "error", "skip_to"}]}
-  replay               {"dry_run", "service", "topic", "scanned", "matched": {"type": n}, "refused": {"type": "why"}, "queued", "next": {"partition": offset}, "done"}
+  replay               {"dry_run", "service", "topic", "scanned", "matched": {"type": n}, "refused": {"type": "why"}, "queued", "next": {"partition": offset}, "done",
+                       "unreadable": [{"partition", "from", "to", "error"}]}; unreadable is left out, up to "to"
   provision            {"dry_run", "items": [{"kind", "name", "what", "have", "want", "action", "why"}]}
   tail                 {"topic", "partition", "offset", "time", "key", "type", "event_id", "trace_id", "source", "aggregate_version", "headers", "event" or "undecoded"}
 

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -120,22 +121,42 @@ func (s *session) replay(ctx context.Context, r Replay, words []string) error {
 	case err == nil && matched == 0:
 		err = unknownType(none("no event there that matches; %s read", counted(done.Scanned, "record")), r.Type).then("console tail %s --from beginning", quoted(r.Topic))
 	}
+	for _, g := range done.Unreadable {
+		err = errors.Join(err, leftOut(r.Topic, g.Partition, g.From, g.To, g.Error))
+	}
+	queued := 0
+	for typ, n := range done.Matched {
+		if _, no := done.Refused[typ]; !no {
+			queued += n
+		}
+	}
+	switch {
+	case !done.Done || len(done.Matched) == 0:
+	case queued == 0:
+		err = errors.Join(err, fail("nothing of this can be replayed"))
+	case !r.DryRun && done.Queued == 0:
+		err = errors.Join(err, fail("nothing is queued: %s has not had these yet, and gets them by itself", r.Service).then("console lag %s", quoted(r.Service)))
+	}
 	if s.json {
 		return s.answer(done, err)
 	}
-	queued := s.replayed(done)
+	s.replayed(done)
 	switch {
-	case err != nil:
-		return err
-	case r.DryRun && queued == 0:
-		return fail("nothing of this can be replayed")
+	case !done.Done || queued == 0:
 	case r.DryRun:
 		s.propose(fmt.Sprintf("\nnothing is done yet; let %s handle %s again", r.Service, counted(queued, "event")), "%s", s.again(words, "yes", "true"))
 	default:
 		s.say("\nqueued: %d", done.Queued)
 		s.propose("how it goes", "console waiting ls --service %s", r.Service)
 	}
-	return nil
+	return err
+}
+
+// leftOut says which records could not be read, and where reading went on. Whether a service
+// stands there is another question.
+func leftOut(topic string, partition int32, from, to int64, why string) *Failure {
+	return fail("%s/%d cannot be read from %d to %d, and is read on from %s: %s", safe(topic, 100), partition, from, to-1,
+		safe(position(topic, partition, to), 100), safe(why, 300)).then("console lag --behind")
 }
 
 // until is where a replay ends, as another one is told: "1h" is later by then.
@@ -154,22 +175,19 @@ func sum(counts map[string]int) (total int) {
 }
 
 // replayed prints what a replay did, or would do, by type.
-func (s *session) replayed(done Replayed) (queued int) {
+func (s *session) replayed(done Replayed) {
 	if len(done.Matched) == 0 {
-		return 0
+		return
 	}
 	t := newTable(s.out, "TYPE", "EVENTS", "REPLAY")
 	for _, typ := range slices.Sorted(maps.Keys(done.Matched)) {
 		what := "yes"
 		if why, no := done.Refused[typ]; no {
 			what = "no: " + safe(why, 200)
-		} else {
-			queued += done.Matched[typ]
 		}
 		t.row(safe(typ, 100), strconv.Itoa(done.Matched[typ]), what)
 	}
 	t.end()
-	return queued
 }
 
 // places are where a replay goes on, as they are typed.

@@ -137,6 +137,41 @@ func TestRun_interrupted(t *testing.T) {
 	})
 }
 
+// The exit code of a replay that queues nothing is the same with and without --yes.
+func TestRun_replayOfNothing(t *testing.T) {
+	t.Parallel()
+	const refused = `{"scanned": 2, "matched": {"X": 2}, "refused": {"X": "not declared Repeatable"}, "done": true}`
+	s := newStand(t, map[string]string{"POST /admin/replay": refused})
+	environ := admin(map[string]*stand{"email": s})
+	for _, with := range []string{"", " --yes", " --json", " --yes --json"} {
+		a := run(t, environ, words("replay email orders --from 1h"+with)...)
+		a.want(t, 1, "nothing of this can be replayed", "not declared Repeatable")
+		if strings.Contains(a.out, "queued: 0") {
+			t.Errorf("replay%s proposes more:\n%s", with, a.out)
+		}
+	}
+	s.answers["POST /admin/replay"] = `{"scanned": 2, "matched": {"X": 2}, "queued": 0, "done": true}`
+	run(t, environ, words("replay email orders --from 1h --yes")...).want(t, 1, "email has not had these yet", "next: console lag email")
+}
+
+// Records that cannot be read are left out of a replay, which says so.
+func TestRun_replayLeavesOut(t *testing.T) {
+	t.Parallel()
+	environ := admin(map[string]*stand{"email": newStand(t, map[string]string{
+		"POST /admin/replay": `{"scanned": 2, "matched": {"X": 2}, "queued": 2, "done": true, "next": {"3": 9}, "unreadable": [{"partition": 3, "from": 5, "to": 7, "error": "too large"}]}`,
+	})})
+	const told = "orders/3 cannot be read from 5 to 6, and is read on from orders/3@7: too large"
+	run(t, environ, words("replay email orders --from 1h")...).want(t, 1, told, "next: console lag --behind", "let email handle 2 events again:  console replay email orders --from 1h --yes")
+	run(t, environ, words("replay email orders --from 1h --yes")...).want(t, 1, told, "queued: 2")
+	var done struct {
+		Queued     int
+		Unreadable []struct{ To int }
+	}
+	if a := run(t, environ, words("replay email orders --from 1h --yes --json")...); json.Unmarshal([]byte(a.out), &done) != nil || done.Queued != 2 || len(done.Unreadable) != 1 || done.Unreadable[0].To != 7 {
+		t.Errorf("got %s, want what is left out", a.out)
+	}
+}
+
 func TestRun_drop(t *testing.T) {
 	t.Parallel()
 	post := func(s *stand) (all []string) {

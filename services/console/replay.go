@@ -33,6 +33,17 @@ type Replayed struct {
 	Queued  int               `json:"queued"`
 	Next    map[string]int64  `json:"next"` // by partition: where it goes on
 	Done    bool              `json:"done"`
+	// Unreadable are offsets that cannot be read, and are left out.
+	Unreadable []Gap `json:"unreadable,omitempty"`
+}
+
+// Gap are offsets of a partition that cannot be read: from one up to another, where reading
+// goes on.
+type Gap struct {
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"`
+	To        int64  `json:"to"`
+	Error     string `json:"error"`
 }
 
 // replayStep is how many records a service reads in one request.
@@ -91,6 +102,7 @@ func (s *Service) replay(ctx context.Context, body map[string]any, total *Replay
 		total.Matched[typ] += n
 	}
 	maps.Copy(total.Refused, part.Refused)
+	total.Unreadable = append(total.Unreadable, part.Unreadable...)
 	total.Next, total.Done = part.Next, part.Done
 	// The end that the first answer found is the end of all.
 	delete(body, "from_time")

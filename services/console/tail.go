@@ -55,8 +55,8 @@ type Moment struct {
 const mergeMost = 10_000
 
 // Tail shows records. Without Follow they come in the order of their timestamps, as far as
-// partitions leave a choice, otherwise as they arrive. The error of a partition that cannot
-// be read does not end it.
+// partitions leave a choice, otherwise as they arrive. The error of records that cannot be
+// read does not end it.
 func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		reader, from, until, err := c.span(ctx, t)
@@ -99,8 +99,11 @@ func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 
 func unreadable(err error) error {
 	var p *kafka.PartitionError
-	if errors.As(err, &p) {
-		return fail("%s", safe(err.Error(), 300)).then("console skip")
+	switch {
+	case errors.As(err, &p) && p.To >= 0:
+		return leftOut(p.Topic, p.Partition, p.From, p.To, p.Err.Error())
+	case errors.As(err, &p):
+		return fail("%s", safe(err.Error(), 300)).then("console lag --behind")
 	}
 	return err
 }
