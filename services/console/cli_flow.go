@@ -181,22 +181,34 @@ Where nothing is found the exit code is 3.`,
 }
 
 func (s *session) tail(ctx context.Context, t Tail, from string, limit int) error {
-	shown := 0
+	shown, undecoded := 0, 0
+	var lacks error // of the first that is undecoded
 	var errs []error
 	if t.Follow && t.Type != "" && !slices.Contains(types(), t.Type) {
 		s.warn("%s", unknownType(none("no event of that type is known"), t.Type).Text)
+	}
+	tell := func(err error) { // a tail that follows may go on for long
+		if !t.Follow {
+			errs = append(errs, err)
+			return
+		}
+		for _, one := range flatten(err) {
+			errs = append(errs, &Failure{code: s.tell(ctx, one)})
+		}
+	}
+	t.Away = func(err error) {
+		if err != nil {
+			s.warn("%v", err)
+			return
+		}
+		s.warn("a broker answers again")
 	}
 	for r, err := range s.Tail(ctx, t) {
 		switch {
 		case err != nil && ctx.Err() != nil:
 			continue
-		case err != nil && t.Follow: // it may go on for long
-			for _, one := range flatten(err) {
-				errs = append(errs, &Failure{code: s.tell(ctx, one)})
-			}
-			continue
 		case err != nil:
-			errs = append(errs, err)
+			tell(err)
 			continue
 		}
 		if s.json {
@@ -207,9 +219,20 @@ func (s *session) tail(ctx context.Context, t Tail, from string, limit int) erro
 		if err != nil {
 			return err
 		}
+		if r.lacks != nil {
+			if undecoded++; undecoded == 1 {
+				lacks = r.lacks
+				if t.Follow {
+					tell(s.registryAway(1, lacks))
+				}
+			}
+		}
 		if shown++; shown == limit {
 			break
 		}
+	}
+	if undecoded > 0 && !t.Follow { // else it is told
+		tell(s.registryAway(undecoded, lacks))
 	}
 	switch {
 	case len(errs) > 0:
@@ -222,6 +245,12 @@ func (s *session) tail(ctx context.Context, t Tail, from string, limit int) erro
 		return unknownType(none("no record since %s that matches", safe(from, 40)), t.Type).then("%s", s.again(t.Topics, "from", "beginning"))
 	}
 	return nil
+}
+
+// registryAway says of records that were shown why they are not decoded.
+func (s *session) registryAway(n int, err error) *Failure {
+	return fail("%s not decoded, since the registry (from %s) does not answer: %s", were(n, "record"), s.place.from["SCHEMA_REGISTRY_URL"], safe(err.Error(), 300)).
+		then("start the registry, or correct SCHEMA_REGISTRY_URL")
 }
 
 // line is a record on one line.

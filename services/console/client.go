@@ -26,11 +26,13 @@ type timing struct {
 	look   time.Duration // then a question is given up
 	work   time.Duration // then a request that changes something is; a part of a replay may take half of it
 	finish time.Duration // then one is that was in hand when its context ended
+
+	brokers time.Duration // so often a tail that follows looks whether they answer, and so long it waits for that
 }
 
 const perhapsDone = "it may have been done"
 
-var patience = timing{slow: 2 * time.Second, look: 10 * time.Second, work: 40 * time.Second, finish: 10 * time.Second}
+var patience = timing{slow: 2 * time.Second, look: 10 * time.Second, work: 40 * time.Second, finish: 10 * time.Second, brokers: 3 * time.Second}
 
 // Service is a service's operator routes.
 type Service struct {

@@ -271,7 +271,7 @@ func TestRun_findsTheSystem(t *testing.T) {
 		}
 		runIn(t, dir, map[string]string{"KAFKA_BROKERS": "elsewhere:9092"}, "outbox").want(t, 0, "email", "the brokers from the variable KAFKA_BROKERS")
 		a := runIn(t, dir, map[string]string{"SCHEMA_REGISTRY_URL": "http://elsewhere:8081"}, "outbox", "--verbose")
-		a.want(t, 0, "email", "SCHEMA_REGISTRY_URL is from the variable", "ADMIN_URLS is from "+dir)
+		a.want(t, 0, "email", "there may be two systems", "the registry from the variable SCHEMA_REGISTRY_URL", "SCHEMA_REGISTRY_URL is from the variable", "ADMIN_URLS is from "+dir)
 	})
 
 	t.Run("where there is none it says what to start or to set", func(t *testing.T) {

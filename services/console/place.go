@@ -66,13 +66,23 @@ func find(environ map[string]string, dir string) (*place, error) {
 	return p, nil
 }
 
-// mixed warns of services and brokers that may be those of two systems, and is empty if not.
+// mixed warns of services, brokers and a registry that may be those of two systems, and is
+// empty if not.
 func (p *place) mixed() string {
-	admin, brokers := p.from["ADMIN_URLS"], p.from["KAFKA_BROKERS"]
-	if admin != "" && brokers != "" && strings.HasSuffix(admin, urlFile) != strings.HasSuffix(brokers, urlFile) {
-		return "the services are from " + admin + ", the brokers from " + brokers
+	var files, variables []string
+	for _, of := range []struct{ what, name string }{{"the services", "ADMIN_URLS"}, {"the brokers", "KAFKA_BROKERS"}, {"the registry", "SCHEMA_REGISTRY_URL"}} {
+		switch from := p.from[of.name]; {
+		case from == "":
+		case strings.HasSuffix(from, urlFile):
+			files = append(files, of.what+" from "+from)
+		default:
+			variables = append(variables, of.what+" from "+from)
+		}
 	}
-	return ""
+	if len(files) == 0 || len(variables) == 0 {
+		return ""
+	}
+	return "there may be two systems: " + strings.Join(append(files, variables...), ", ")
 }
 
 // lacks reports whether one of the addresses is not set as a variable.

@@ -2,12 +2,15 @@ package console
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/keyline/pkg/codec"
@@ -33,6 +36,7 @@ type Record struct {
 	Undecoded string            `json:"undecoded,omitempty"`
 
 	written time.Time
+	lacks   error // why the registry could not be asked for its schema
 }
 
 // Tail says which records to show.
@@ -43,6 +47,9 @@ type Tail struct {
 	Key    string
 	Type   string // the full name, or its last part
 	Unmask bool   // show personal data
+	// Away, if set, hears with Follow that no broker answers, and with nil that one does again.
+	// It may be called at any time.
+	Away func(error)
 }
 
 // Moment is a place in all partitions of a topic: a time, the beginning, or the end.
@@ -67,6 +74,9 @@ func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 		if err != nil {
 			yield(Record{}, err)
 			return
+		}
+		if t.Follow && t.Away != nil {
+			defer c.watch(ctx, reader, from, t.Away)()
 		}
 		var m merge
 		for raw, err := range reader.Records(ctx, from, until) {
@@ -94,6 +104,40 @@ func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 			}
 		}
 		m.flush(yield)
+	}
+}
+
+// watch tells away when no broker answers any more, and nil when one does again, until what it
+// returns is called.
+func (c *Console) watch(ctx context.Context, reader *kafka.Reader, of kafka.Positions, away func(error)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	topics := slices.Collect(maps.Keys(of))
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		told := false
+		every := time.NewTicker(c.timing.brokers)
+		defer every.Stop()
+		for {
+			select {
+			case <-every.C:
+			case <-ctx.Done():
+				return
+			}
+			bounded, cancel := context.WithTimeout(ctx, c.timing.brokers)
+			_, err := reader.Ends(bounded, topics...)
+			cancel()
+			if gone := err != nil && !errors.Is(err, kafka.ErrNoTopic); gone != told && ctx.Err() == nil {
+				if told = gone; gone {
+					away(fail("no broker answers at %s (from %s), trying again", c.place.environ["KAFKA_BROKERS"], c.place.from["KAFKA_BROKERS"]))
+				} else {
+					away(nil)
+				}
+			}
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
 	}
 }
 
@@ -196,6 +240,9 @@ func (c *Console) decoder() (*decoder, error) {
 
 func (d *decoder) decode(ctx context.Context, raw *event.Record, mask bool) Record {
 	typ, err := d.codec.Type(ctx, raw.Value)
+	if err != nil {
+		typ = strings.ToValidUTF8(string(raw.Header(event.HeaderType)), "\uFFFD")
+	}
 	meta := event.ReadMeta(raw, typ)
 	r := Record{
 		Topic: raw.Topic, Partition: raw.Partition, Offset: raw.Offset, Time: meta.Time, Key: event.KeyText(raw.Key), Type: typ,
@@ -210,7 +257,10 @@ func (d *decoder) decode(ctx context.Context, raw *event.Record, mask bool) Reco
 	if err == nil {
 		r.Event, err = d.codec.JSON(ctx, raw.Value, mask)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, codec.ErrUnavailable): // its words are those of the schema that was asked for first
+		r.Event, r.lacks, r.Undecoded = nil, err, fmt.Sprintf("schema %d: %v", binary.BigEndian.Uint32(raw.Value[1:]), codec.ErrUnavailable)
+	case err != nil:
 		r.Event, r.Undecoded = nil, err.Error()
 	}
 	return r
