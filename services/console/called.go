@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,7 +33,7 @@ func (s *session) propose(what, command string, args ...any) {
 // so that it loses no flag.
 func (s *session) again(words []string, changed ...string) string {
 	flags := map[string]string{}
-	s.flags.Visit(func(f *flag.Flag) { flags[f.Name] = f.Value.String() })
+	s.flags.Visit(func(f *flag.Flag) { flags[f.Name] = valueOf(f) })
 	for pair := range slices.Chunk(changed, 2) {
 		flags[pair[0]] = pair[1]
 	}
@@ -50,4 +51,14 @@ func (s *session) again(words []string, changed ...string) string {
 		}
 	}
 	return line
+}
+
+// valueOf is a flag's value as people type it.
+func valueOf(f *flag.Flag) string {
+	if value, ok := f.Value.(flag.Getter); ok {
+		if n, ok := value.Get().(float64); ok {
+			return strconv.FormatFloat(n, 'f', -1, 64)
+		}
+	}
+	return f.Value.String()
 }

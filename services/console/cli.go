@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // command is one command of the command line.
@@ -208,9 +209,16 @@ func parse(set *flag.FlagSet, args []string) (words []string, err error) {
 
 // misused says in our words what the flag package found.
 func misused(set *flag.FlagSet, err error) *Failure {
-	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	text := err.Error()
+	name, unknown := strings.CutPrefix(text, "flag provided but not defined: -")
+	if dashes, bad := strings.CutPrefix(text, "bad flag syntax: "); bad {
+		name, _, _ = strings.Cut(strings.TrimLeft(dashes, "-"), "=")
+		if set.Lookup(name) != nil {
+			return wrong("there is no flag %s; did you mean --%s?", safe(dashes, 40), name)
+		}
+	}
 	if !unknown {
-		return wrong("%s", safe(strings.ReplaceAll(err.Error(), "flag -", "flag --"), 200))
+		return wrong("%s%s", safe(strings.ReplaceAll(text, "flag -", "flag --"), 200), expected(set, text))
 	}
 	name = strings.TrimPrefix(name, "-")
 	var names []string
@@ -219,6 +227,29 @@ func misused(set *flag.FlagSet, err error) *Failure {
 		return wrong("there is no flag --%s; did you mean --%s?", safe(name, 40), near)
 	}
 	return wrong("there is no flag --%s", safe(name, 40))
+}
+
+// expected says what a value of the flag that an error names should be.
+func expected(set *flag.FlagSet, text string) string {
+	_, name, _ := strings.Cut(text, " for flag -")
+	name, _, _ = strings.Cut(name, ":")
+	f := set.Lookup(name)
+	if f == nil {
+		return ""
+	}
+	if value, ok := f.Value.(flag.Getter); ok {
+		switch value.Get().(type) {
+		case time.Duration:
+			return " (expected: how long, with its unit, such as 5s)"
+		case int:
+			return " (expected: a whole number)"
+		case float64:
+			return " (expected: a number)"
+		case bool:
+			return " (expected: true or false)"
+		}
+	}
+	return ""
 }
 
 // emptyWord refuses words and flags without a value: a variable of a script that is not set

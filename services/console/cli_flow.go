@@ -250,7 +250,7 @@ func (s *session) tail(ctx context.Context, t Tail, from string, limit int) erro
 // registryAway says of records that were shown why they are not decoded.
 func (s *session) registryAway(n int, err error) *Failure {
 	return fail("%s not decoded, since the registry (from %s) does not answer: %s", were(n, "record"), s.place.from["SCHEMA_REGISTRY_URL"], safe(err.Error(), 300)).
-		then("start the registry, or correct SCHEMA_REGISTRY_URL")
+		then("%s", s.place.mend("the registry", "SCHEMA_REGISTRY_URL"))
 }
 
 // line is a record on one line.

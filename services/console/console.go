@@ -179,7 +179,7 @@ func (c *Console) kafka(ctx context.Context) (*kafka.Reader, error) {
 	defer cancel()
 	c.reader, err = kafka.NewReader(bounded, cfg)
 	if err != nil {
-		return nil, fail("%s (from %s)", safe(err.Error(), 300), c.place.from["KAFKA_BROKERS"]).then("start the brokers, or correct KAFKA_BROKERS")
+		return nil, fail("%s (from %s)", safe(err.Error(), 300), c.place.from["KAFKA_BROKERS"]).then("%s", c.place.mend("the brokers", "KAFKA_BROKERS"))
 	}
 	return c.reader, nil
 }

@@ -185,7 +185,10 @@ func TestRun_misused(t *testing.T) {
 		{"a command in a group that is none of it", []string{"waiting", "redrive", "email/1"}, []string{"next: console redrive"}},
 		{"nothing near", []string{"xylophone"}, []string{"there is no command", "next: console --help"}},
 		{"an unknown flag suggests the nearest", []string{"redrive", "--fource"}, []string{"did you mean --force?", "next: console redrive --help"}},
-		{"a malformed flag", []string{"redrive", "--rate", "fast"}, []string{"--rate", "next: console redrive --help"}},
+		{"a malformed flag", []string{"redrive", "--rate", "fast"}, []string{"--rate", "expected: a number", "next: console redrive --help"}},
+		{"a flag with a dash too many", []string{"redrive", "---key", "x"}, []string{"there is no flag ---key; did you mean --key?"}},
+		{"a duration without its unit", []string{"redrive", "--all", "--wait", "5"}, []string{`"5"`, "--wait", "expected: how long, with its unit, such as 5s"}},
+		{"a number that is none", []string{"tail", "--limit", "many"}, []string{"--limit", "expected: a whole number"}},
 		{"redrive of nothing named", []string{"redrive", "--yes"}, []string{"--all", "next: console waiting ls"}},
 		{"redrive of IDs and a filter", []string{"redrive", "email/1", "--all"}, []string{"not both"}},
 		{"redrive at a rate below nothing", []string{"redrive", "--all", "--rate", "-1"}, []string{"--rate must be 0 or more"}},
@@ -277,7 +280,7 @@ func TestRun_findsTheSystem(t *testing.T) {
 	t.Run("where there is none it says what to start or to set", func(t *testing.T) {
 		t.Parallel()
 		run(t, nil, "outbox").want(t, 1, "no services", "next: make run, or export ADMIN_URLS=")
-		run(t, nil, "lag").want(t, 1, "KAFKA_BROKERS is missing", "next: make run, or export KAFKA_BROKERS=host:port")
+		run(t, nil, "lag").want(t, 1, "KAFKA_BROKERS is missing", "next: make run, or export KAFKA_BROKERS=host:9092")
 	})
 
 	t.Run("an address behind the name of another service is refused", func(t *testing.T) {
@@ -332,6 +335,31 @@ func TestRun_findsTheSystem(t *testing.T) {
 		environ := admin(map[string]*stand{"email": newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 7}`})})
 		environ["KAFKA_BROKERS"], environ["SCHEMA_REGISTRY_URL"] = "127.0.0.1:1", "http://127.0.0.1:1"
 		runIn(t, below, environ, "outbox").want(t, 0, "7")
+	})
+
+	t.Run("variables with values that make no sense are named, with what they should be", func(t *testing.T) {
+		t.Parallel()
+		for _, tt := range []struct{ vars, line, want string }{
+			{"KAFKA_TLS=perhaps", "lag", "KAFKA_TLS=\"perhaps\" is malformed (expected: true or false)"},
+			{"KAFKA_BROKERS=127.0.0.1:1 KAFKA_SASL_MECHANISM=GUESS KAFKA_SASL_USERNAME=u KAFKA_SASL_PASSWORD=p", "lag", "KAFKA_SASL_MECHANISM"},
+			{"KAFKA_BROKERS=127.0.0.1:x", "tail", "KAFKA_BROKERS: "},
+			{"KAFKA_BROKERS=127.0.0.1:1 SCHEMA_REGISTRY_URL=localhost:8081", "provision", "SCHEMA_REGISTRY_URL is no http or https URL"},
+		} {
+			vars := map[string]string{}
+			for _, pair := range strings.Fields(tt.vars) {
+				name, value, _ := strings.Cut(pair, "=")
+				vars[name] = value
+			}
+			run(t, vars, tt.line).want(t, 2, tt.want)
+		}
+	})
+
+	t.Run("what to correct is what was set", func(t *testing.T) {
+		t.Parallel()
+		dir, _ := front(t)
+		a := runIn(t, dir, nil, "tail")
+		a.want(t, 1, "no broker answers", "next: is `make run` still running? start it; or remove "+filepath.Join(dir, ".run", "urls.json"))
+		run(t, map[string]string{"KAFKA_BROKERS": "127.0.0.1:1"}, "tail").want(t, 1, "next: start the brokers, or correct KAFKA_BROKERS\n")
 	})
 
 	t.Run("of several replicas the next one is asked where one is away", func(t *testing.T) {

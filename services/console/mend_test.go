@@ -88,6 +88,7 @@ func TestRun_proposalsKeepTheFlags(t *testing.T) {
 		code                     int
 	}{
 		{"redrive that has only shown", "redrive --key 'o 1' --force --rate 5", `{"matched": 1, "items": [{"id": 17}]}`, "run 1 event again:  console redrive --force --key 'o 1' --rate 5 --yes\n", 0},
+		{"redrive as fast as nobody is", "redrive --all --rate 1e9", `{"matched": 1, "items": [{"id": 17}]}`, "console redrive --all --rate 1000000000 --yes\n", 0},
 		{"redrive of what wants force", "redrive --all", `{"matched": 1, "items": [{"id": 17, "state": "dead", "needs_force": true, "redrives": 11}]}`,
 			"if the cause is mended:  console redrive email/17 --force --yes\n", 0},
 		{"redrive that was refused", "redrive --all --yes --rate 7", `{"matched": 1, "items": [{"id": 17}], "refused": ["17: redriven 10 times before: only with force"]}`,

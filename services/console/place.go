@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -182,28 +183,58 @@ func sorted(all map[string]*Service) []*Service {
 
 // kafka is how the brokers are reached; the console is in no group.
 func (p *place) kafka() (kafka.Config, error) {
-	cfg, err := service.Parse[kafka.Config](p.environ)
+	cfg, err := parsed[kafka.Config](p, "KAFKA_BROKERS", "host:9092")
 	if err != nil {
-		return cfg, p.unset("KAFKA_BROKERS", err).then("make run, or export KAFKA_BROKERS=host:port")
+		return cfg, err
 	}
 	cfg.Group, cfg.InstanceID, cfg.ClientID = "", "", "console"
+	// With a context that has ended nothing is wrong but the variables.
+	ended, end := context.WithCancel(context.Background())
+	end()
+	if _, err := kafka.NewReader(ended, cfg); err != nil && !errors.Is(err, context.Canceled) {
+		text := safe(err.Error(), 300)
+		if !strings.Contains(text, "KAFKA_") {
+			text = "KAFKA_BROKERS: " + text + " (expected: host:port, or several with commas)"
+		}
+		return cfg, wrong("%s", text)
+	}
 	return cfg, nil
 }
 
 func (p *place) registry() (codec.Config, error) {
-	cfg, err := service.Parse[codec.Config](p.environ)
-	if err != nil {
-		return cfg, p.unset("SCHEMA_REGISTRY_URL", err).then("make run, or export SCHEMA_REGISTRY_URL=http://host:port")
+	cfg, err := parsed[codec.Config](p, "SCHEMA_REGISTRY_URL", "http://host:8081")
+	if err == nil {
+		_, err = codec.New(cfg)
+		if err != nil {
+			err = wrong("%s", safe(err.Error(), 300))
+		}
 	}
-	return cfg, nil
+	return cfg, err
 }
 
-// unset is an error about variables: that no shop was found is none of how a command is used.
-func (p *place) unset(name string, err error) *Failure {
-	if p.environ[name] == "" {
-		return fail("%v", err)
+// parsed reads variables. That the address is missing is none of how a command is used: no
+// shop was found.
+func parsed[C any](p *place, name, example string) (C, error) {
+	cfg, err := service.Parse[C](p.environ)
+	if err == nil {
+		return cfg, nil
 	}
-	return wrong("%v", err)
+	if p.environ[name] == "" {
+		with := maps.Clone(p.environ)
+		with[name] = example
+		if _, other := service.Parse[C](with); other == nil {
+			return cfg, fail("%v", err).then("make run, or export %s=%s", name, example)
+		}
+	}
+	return cfg, wrong("%v", err)
+}
+
+// mend says what to do where nobody answers at the address that a variable, or the file, names.
+func (p *place) mend(who, name string) string {
+	if from := p.from[name]; strings.HasSuffix(from, urlFile) {
+		return "is `make run` still running? start it; or remove " + from
+	}
+	return "start " + who + ", or correct " + name
 }
 
 // The exit codes.
