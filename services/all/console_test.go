@@ -402,7 +402,19 @@ func TestConsole_skip(t *testing.T) {
 		return strings.Count(op.types("console skip").out, "batch_too_large") == 2
 	})
 	op.types("console skip %s", name).want(t, 0, "batch_too_large", "nothing is done yet", fmt.Sprintf("%d to %d (1)", bomb.Offset, bomb.Offset), name+" --yes")
-	op.types("console lag --behind").want(t, 0, "batch_too_large", "console skip")
+	op.types("console lag --behind").want(t, 1, "batch_too_large", "2 partitions are stopped", "next: console skip")
+	var lags struct {
+		Items []struct {
+			Stopped, Error string
+			Seconds        *float64
+		}
+	}
+	op.types("console lag --json --behind").want(t, 1).json(t, &lags)
+	for _, l := range lags.Items {
+		if l.Stopped != "" && (l.Seconds != nil || l.Error == "") {
+			t.Errorf("got %+v, want no age, and why", l)
+		}
+	}
 	var done struct{ Items []struct{ Service string } }
 	op.types("console skip %s --yes --json", name).want(t, 0).json(t, &done)
 	if len(done.Items) != 1 || done.Items[0].Service != "email" {

@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // command is one command of the command line.
@@ -32,6 +33,7 @@ type session struct {
 	out, err io.Writer
 	json     bool
 	verbose  bool
+	narrow   bool   // out is a terminal's
 	name     string // of the program
 	command  *command
 	flags    *flag.FlagSet
@@ -54,6 +56,24 @@ func (s *session) say(format string, args ...any) {
 	}
 }
 
+// text is foreign text on one line. Only where people read it is it cut.
+func (s *session) text(foreign string, most int) string {
+	if s.narrow {
+		return safe(foreign, most)
+	}
+	return safe(foreign, math.MaxInt)
+}
+
+// isTerminal reports whether somebody looks at what is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
 // commands are listed as an operator needs them.
 func commands() []*command {
 	return []*command{
@@ -64,10 +84,14 @@ func commands() []*command {
 // Run runs the command line args, without the program's name, and returns its exit code.
 func Run(ctx context.Context, cfg Config, args []string, out, errs io.Writer) int {
 	kept := &keptError{w: out}
-	s := &session{out: kept, err: errs, name: cmp.Or(cfg.Name, "console")}
+	s := &session{out: kept, err: errs, name: cmp.Or(cfg.Name, "console"), narrow: isTerminal(out)}
+	s.json = wantsJSON(args)
 	err := s.run(ctx, cfg, args)
 	if s.Console != nil {
 		s.Close()
+	}
+	if s.json && err != nil && !kept.begun {
+		err = errors.Join(err, s.answerOnly(err))
 	}
 	if kept.err != nil {
 		err = errors.Join(err, kept.err) // what was to be told has not been, or not all of it
@@ -101,7 +125,7 @@ func (s *session) tell(ctx context.Context, err error) (code int) {
 	case ctx.Err() != nil:
 		s.warn("interrupted")
 	default:
-		s.warn("%s", safe(err.Error(), 500))
+		s.warn("%s", s.text(err.Error(), 500))
 	}
 	return exitFailed
 }
@@ -167,6 +191,7 @@ func (s *session) run(ctx context.Context, cfg Config, args []string) error {
 		err = emptyWord(set, words)
 	}
 	if err != nil {
+		s.json = wantsJSON(args)
 		return misused(set, err).then("console %s --help", c.name)
 	}
 	cfg.Slow = func(service string) { s.warn("waiting for %s", service) }
@@ -186,83 +211,6 @@ func (s *session) run(ctx context.Context, cfg Config, args []string) error {
 	if errors.As(err, &f) && f.code == exitUsage && f.Next == "" {
 		f.Next = "console " + c.name + " --help"
 	}
-	return err
-}
-
-// parse reads flags before, between and behind the other words.
-func parse(set *flag.FlagSet, args []string) (words []string, err error) {
-	for len(args) > 0 {
-		if err := set.Parse(args); err != nil {
-			return nil, err
-		}
-		rest := set.Args()
-		if n := len(args) - len(rest); n > 0 && args[n-1] == "--" {
-			return append(words, rest...), nil
-		}
-		if len(rest) == 0 {
-			break
-		}
-		words, args = append(words, rest[0]), rest[1:]
-	}
-	return words, nil
-}
-
-// misused says in our words what the flag package found.
-func misused(set *flag.FlagSet, err error) *Failure {
-	text := err.Error()
-	name, unknown := strings.CutPrefix(text, "flag provided but not defined: -")
-	if dashes, bad := strings.CutPrefix(text, "bad flag syntax: "); bad {
-		name, _, _ = strings.Cut(strings.TrimLeft(dashes, "-"), "=")
-		if set.Lookup(name) != nil {
-			return wrong("there is no flag %s; did you mean --%s?", safe(dashes, 40), name)
-		}
-	}
-	if !unknown {
-		return wrong("%s%s", safe(strings.ReplaceAll(text, "flag -", "flag --"), 200), expected(set, text))
-	}
-	name = strings.TrimPrefix(name, "-")
-	var names []string
-	set.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
-	if near := nearest(name, names); near != "" {
-		return wrong("there is no flag --%s; did you mean --%s?", safe(name, 40), near)
-	}
-	return wrong("there is no flag --%s", safe(name, 40))
-}
-
-// expected says what a value of the flag that an error names should be.
-func expected(set *flag.FlagSet, text string) string {
-	_, name, _ := strings.Cut(text, " for flag -")
-	name, _, _ = strings.Cut(name, ":")
-	f := set.Lookup(name)
-	if f == nil {
-		return ""
-	}
-	if value, ok := f.Value.(flag.Getter); ok {
-		switch value.Get().(type) {
-		case time.Duration:
-			return " (expected: how long, with its unit, such as 5s)"
-		case int:
-			return " (expected: a whole number)"
-		case float64:
-			return " (expected: a number)"
-		case bool:
-			return " (expected: true or false)"
-		}
-	}
-	return ""
-}
-
-// emptyWord refuses words and flags without a value: a variable of a script that is not set
-// must not make a command take more.
-func emptyWord(set *flag.FlagSet, words []string) (err error) {
-	if slices.Contains(words, "") {
-		err = errors.New("a word is empty")
-	}
-	set.Visit(func(f *flag.Flag) {
-		if f.Value.String() == "" {
-			err = fmt.Errorf("flag --%s is empty: give it a value, or leave it out", f.Name)
-		}
-	})
 	return err
 }
 

@@ -18,7 +18,7 @@ var lagCommand = &command{
 Shows for each partition how many records the group has still to read, and how old the first of them is by its
 timestamp. What waits in a service's queues has been read: see waiting ls. A service's name stands for its
 group; without names all services' groups are shown. LOST are records that were removed before they were read, STOPPED
-is why a partition is not read any further.`,
+is why a partition is not read any further; with --behind the exit code is 1 then.`,
 	examples: []string{"console lag", "console lag email", "console lag --behind", "console lag --json | jq '[.items[].records] | add'"},
 	setup: func(set *flag.FlagSet) func(context.Context, *session, []string) error {
 		behind := set.Bool("behind", false, "only partitions that lag or are stopped")
@@ -34,6 +34,7 @@ is why a partition is not read any further.`,
 				if err == nil && len(all) == 0 {
 					s.say("no group is behind")
 				}
+				err = errors.Join(err, whatStopped(all))
 			}
 			if s.json {
 				return s.answer(map[string]any{"items": list(all)}, err)
@@ -44,19 +45,36 @@ is why a partition is not read any further.`,
 	},
 }
 
+// whatStopped is an error if some partition is stopped.
+func whatStopped(all []Lag) error {
+	n := 0
+	for _, l := range all {
+		if l.Stopped != "" {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return fail("1 partition is stopped").then("console skip")
+	}
+	return fail("%d partitions are stopped", n).then("console skip")
+}
+
 func (s *session) printLags(all []Lag) {
 	if len(all) == 0 {
 		return
 	}
-	t := newTable(s.out, "GROUP", "TOPIC", "PARTITION", "RECORDS", "BEHIND", "COMMITTED", "END", "LOST", "STOPPED")
+	t := newTable(s.out, "GROUP", "TOPIC", "PARTITION", "RECORDS", "BEHIND", "COMMITTED", "END", "LOST", "STOPPED", "ERROR")
 	stopped := false
 	for _, l := range all {
 		behind, lost, committed := "", "", strconv.FormatInt(l.Committed, 10)
 		switch {
-		case l.Error != "":
-			behind = "? " + safe(l.Error, 60)
+		case l.Seconds == nil:
+			behind = "?"
 		case l.Records > 0:
-			behind = age(time.Duration(l.Seconds * float64(time.Second)))
+			behind = age(time.Duration(*l.Seconds * float64(time.Second)))
 		}
 		if l.Lost > 0 {
 			lost = strconv.FormatInt(l.Lost, 10)
@@ -66,7 +84,7 @@ func (s *session) printLags(all []Lag) {
 		}
 		stopped = stopped || l.Stopped != ""
 		t.row(safe(l.Group, 60), safe(l.Topic, 60), strconv.Itoa(int(l.Partition)), strconv.FormatInt(l.Records, 10), behind, committed,
-			strconv.FormatInt(l.LogEnd, 10), lost, safe(l.Stopped, 40))
+			strconv.FormatInt(l.LogEnd, 10), lost, safe(l.Stopped, 40), s.text(l.Error, 60))
 	}
 	t.end()
 	if stopped {
@@ -87,6 +105,7 @@ the reason below: it is tried again by itself, and what comes behind it waits.`,
 				return wrong("one service, or none for all")
 			}
 			all, err := s.Outboxes(ctx, strings.Join(words, ""))
+			err = errors.Join(err, topicsRefused(all))
 			if s.json {
 				return s.answer(map[string]any{"items": list(all)}, err)
 			}
@@ -110,6 +129,19 @@ the reason below: it is tried again by itself, and what comes behind it waits.`,
 	},
 }
 
+// topicsRefused is an error if the brokers take nothing at all for a topic, which they do not
+// have.
+func topicsRefused(all []Outbox) error {
+	for _, o := range all {
+		for _, h := range o.Held {
+			if h.Key == "" && strings.Contains(h.Error, "UNKNOWN_TOPIC") {
+				return fail("nothing is published to %s, which the brokers do not have", safe(h.Topic, 100)).then("console provision")
+			}
+		}
+	}
+	return nil
+}
+
 // heldShown is how many of the keys are named on the line.
 const heldShown = 5
 
@@ -121,7 +153,7 @@ func (s *session) tellHeld(o Outbox) {
 			continue
 		}
 		told[h.Error] = true
-		s.warn("%s cannot publish to %s, since %s: %s", o.Service, safe(h.Topic, 60), age(time.Since(h.Since)), safe(h.Error, 300))
+		s.warn("%s cannot publish to %s, since %s: %s", o.Service, safe(h.Topic, 60), age(time.Since(h.Since)), s.text(h.Error, 300))
 	}
 }
 

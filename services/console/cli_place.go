@@ -84,10 +84,13 @@ func named(words []string, stopped []Partition, partial error) (picked []Partiti
 			errs = append(errs, wrong("whether %s alone is meant by %s cannot be told", which[0], safe(w, 100)).then("console skip %s", which[0]))
 		case len(which) == 1 && !slices.ContainsFunc(picked, func(p Partition) bool { return p.Name() == which[0] }):
 			picked = append(picked, fit...)
-		case len(fit) == 0 && partial == nil && len(stopped) == 0:
-			errs = append(errs, none("not stopped: %s; no partition is", safe(w, 100)))
 		case len(fit) == 0 && partial == nil:
-			errs = append(errs, none("not stopped: %s; stopped are %s", safe(w, 100), strings.Join(names, ", ")).then("console skip"))
+			f := none("not stopped: %s; no partition is", safe(w, 100))
+			if len(names) > 0 {
+				f = none("not stopped: %s; stopped are %s", safe(w, 100), strings.Join(names, ", ")).then("console skip")
+			}
+			f.of = w
+			errs = append(errs, f)
 		}
 	}
 	return picked, errors.Join(errs...)
@@ -108,7 +111,7 @@ func (s *session) printStopped(all []Partition) {
 		case p.missing():
 			to, skips, log, gone = "", "", "missing", p
 		}
-		t.row(p.Name(), safe(p.Group, 60), safe(p.Stopped, 40), strconv.FormatInt(p.Position, 10), to, skips, log, safe(p.Error, 100))
+		t.row(p.Name(), safe(p.Group, 60), safe(p.Stopped, 40), strconv.FormatInt(p.Position, 10), to, skips, log, s.text(p.Error, 100))
 	}
 	t.end()
 	if gone != nil {

@@ -74,7 +74,7 @@ func (s *session) printDrifts(drifts []Drift) {
 	}
 	t := newTable(s.out, "KIND", "NAME", "WHAT", "HAVE", "WANT", "ACTION", "WHY")
 	for _, d := range drifts {
-		t.row(d.Kind, safe(d.Name, 100), safe(d.What, 40), safe(d.Have, 60), safe(d.Want, 60), d.Action, safe(d.Why, 300))
+		t.row(d.Kind, safe(d.Name, 100), safe(d.What, 40), safe(d.Have, 60), safe(d.Want, 60), d.Action, s.text(d.Why, 300))
 	}
 	t.end()
 }

@@ -250,7 +250,7 @@ func (s *session) refusals(all []Refusal) {
 	}
 	t := newTable(s.out, "REFUSED", "WHY")
 	for _, r := range all {
-		t.row(r.ID.String(), safe(r.Why, 200))
+		t.row(r.ID.String(), s.text(r.Why, 200))
 	}
 	t.end()
 }
@@ -290,7 +290,7 @@ func (s *session) await(ctx context.Context, done *Redrives, wait time.Duration)
 	items, err := s.Await(ctx, done.Items, wait)
 	done.Items = items
 	for i := range items {
-		s.say("%s", became(&items[i]))
+		s.say("%s", s.became(&items[i]))
 	}
 	of := func(o Outcome) (ids []string) {
 		for _, w := range items {
@@ -315,7 +315,7 @@ func (s *session) await(ctx context.Context, done *Redrives, wait time.Duration)
 }
 
 // became says what has become of an event that was redriven.
-func became(w *Waiting) string {
+func (s *session) became(w *Waiting) string {
 	name := w.ID.String()
 	if w.Was != nil {
 		name += " (was " + w.Was.String() + ")"
@@ -324,13 +324,13 @@ func became(w *Waiting) string {
 	case w.Outcome == Done:
 		return name + " is done"
 	case w.Outcome == Failed:
-		return name + " failed again: " + safe(w.Error, 300)
+		return name + " failed again: " + s.text(w.Error, 300)
 	case w.Held != "":
-		return name + " still waits: " + safe(w.Held, 300)
+		return name + " still waits: " + s.text(w.Held, 300)
 	case w.Attempts == 0: // the error is that of before
 		return name + " still waits: " + safe(w.State, 20)
 	}
-	return fmt.Sprintf("%s still waits: %s after %s: %s", name, safe(w.State, 20), counted(w.Attempts, "attempt"), safe(w.Error, 300))
+	return fmt.Sprintf("%s still waits: %s after %s: %s", name, safe(w.State, 20), counted(w.Attempts, "attempt"), s.text(w.Error, 300))
 }
 
 func whyStopped(ctx context.Context, err error) string {

@@ -183,7 +183,7 @@ func (s *session) replayed(done Replayed) {
 	for _, typ := range slices.Sorted(maps.Keys(done.Matched)) {
 		what := "yes"
 		if why, no := done.Refused[typ]; no {
-			what = "no: " + safe(why, 200)
+			what = "no: " + s.text(why, 200)
 		}
 		t.row(safe(typ, 100), strconv.Itoa(done.Matched[typ]), what)
 	}

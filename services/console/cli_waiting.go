@@ -86,7 +86,7 @@ func (s *session) listGroups(ctx context.Context, f Filter) error {
 	t := newTable(s.out, "SERVICE", "STATE", "COUNT", "OLDEST", "TOPIC", "TYPE", "REASON", "EXAMPLE", "ERROR")
 	for _, g := range groups {
 		t.row(g.Service, safe(g.State, 20), strconv.FormatInt(g.Count, 10), since(g.Oldest), safe(g.Topic, 60), safe(g.Type, 60), safe(g.Reason, 30),
-			g.Example.String(), safe(cmp.Or(g.Error, g.Held), 100))
+			g.Example.String(), s.text(cmp.Or(g.Error, g.Held), 100))
 	}
 	t.end()
 	s.propose("\nread one", "console waiting show %s", groups[0].Example)
@@ -144,7 +144,7 @@ func printWaiting(s *session, all []Waiting) {
 	for i := range all {
 		w := &all[i]
 		t.row(w.ID.String(), safe(w.State, 20), since(w.TakenAt), safe(w.Key, 60), safe(w.Type, 60), safe(w.Reason, 30),
-			strconv.Itoa(w.Attempts), strconv.Itoa(w.Redrives), safe(cmp.Or(w.Error, w.Held), 100))
+			strconv.Itoa(w.Attempts), strconv.Itoa(w.Redrives), s.text(cmp.Or(w.Error, w.Held), 100))
 	}
 	t.end()
 }
@@ -235,9 +235,9 @@ func describe(w *Waiting) string {
 func (s *session) facts(w *Waiting) {
 	s.say("")
 	t := newTable(s.out)
-	t.row("  error", safe(w.Error, 1000))
+	t.row("  error", s.text(w.Error, 1000))
 	if w.Held != "" {
-		t.row("  held", safe(w.Held, 1000))
+		t.row("  held", s.text(w.Held, 1000))
 	}
 	t.row("  type", safe(w.Type, 200))
 	t.row("  key", safe(w.Key, 1100))
@@ -256,7 +256,7 @@ func (s *session) facts(w *Waiting) {
 
 func (s *session) payload(w *Waiting, unmask bool) {
 	if w.Undecoded != "" {
-		s.say("\nthe value, %s, cannot be decoded: %s", counted(w.Size, "byte"), safe(w.Undecoded, 500))
+		s.say("\nthe value, %s, cannot be decoded: %s", counted(w.Size, "byte"), s.text(w.Undecoded, 500))
 		s.dump(w, unmask)
 		return
 	}
@@ -292,7 +292,7 @@ func (s *session) headers(w *Waiting) {
 	s.say("\nheaders")
 	t := newTable(s.out)
 	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
-		t.row("  "+safe(name, 60), safe(w.Headers[name], 300))
+		t.row("  "+safe(name, 60), s.text(w.Headers[name], 300))
 	}
 	t.end()
 }

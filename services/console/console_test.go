@@ -232,6 +232,11 @@ func TestRun_misused(t *testing.T) {
 			if a.out != "" {
 				t.Errorf("standard output has %q", a.out)
 			}
+			var only struct{ Error, Next string }
+			a = run(t, vars, append(tt.args, "--json")...)
+			if err := json.Unmarshal([]byte(a.out), &only); err != nil || a.code != 2 || tt.args[0] != "outbox" && (only.Error == "" || only.Next == "") || !strings.Contains(a.errs, only.Error) {
+				t.Errorf("with --json: %v, exit code %d, %s, want what is wrong and what to type", err, a.code, a.out)
+			}
 		})
 	}
 }

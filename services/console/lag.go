@@ -18,18 +18,18 @@ const (
 
 // Lag is how far a group is behind in a partition.
 type Lag struct {
-	Service   string  `json:"service,omitempty"` // whose group it is, if that is known
-	Group     string  `json:"group"`
-	Topic     string  `json:"topic"`
-	Partition int32   `json:"partition"`
-	Committed int64   `json:"committed"` // -1: nothing
-	LogStart  int64   `json:"log_start"`
-	LogEnd    int64   `json:"log_end"`
-	Records   int64   `json:"records"`           // to be read yet
-	Seconds   float64 `json:"seconds"`           // age of the first of them; 0 if there is none
-	Lost      int64   `json:"lost,omitempty"`    // removed before they were read
-	Stopped   string  `json:"stopped,omitempty"` // why it is not read, as its owner says
-	Error     string  `json:"error,omitempty"`   // why the age is not known
+	Service   string   `json:"service,omitempty"` // whose group it is, if that is known
+	Group     string   `json:"group"`
+	Topic     string   `json:"topic"`
+	Partition int32    `json:"partition"`
+	Committed int64    `json:"committed"` // -1: nothing
+	LogStart  int64    `json:"log_start"`
+	LogEnd    int64    `json:"log_end"`
+	Records   int64    `json:"records"`           // to be read yet
+	Seconds   *float64 `json:"seconds"`           // age of the first of them, 0 if there is none; nil if it is not known
+	Lost      int64    `json:"lost,omitempty"`    // removed before they were read
+	Stopped   string   `json:"stopped,omitempty"` // why it is not read, as its owner says
+	Error     string   `json:"error,omitempty"`   // why the age is not known
 }
 
 // Lags tells how far groups are behind; a service's name stands for its group. Without names
@@ -118,10 +118,13 @@ func pick(groups map[string][]string, service map[string]string, names []string)
 func lagOf(l kafka.Lag, service string, partitions []Partition) Lag {
 	lag := Lag{
 		Service: service, Group: l.Group, Topic: l.Topic, Partition: l.Partition, Committed: l.Committed, LogStart: l.Start, LogEnd: l.End,
-		Records: l.Records(), Seconds: l.Age(time.Now()).Seconds(), Lost: l.Lost(),
+		Records: l.Records(), Lost: l.Lost(),
 	}
 	if l.Err != nil {
 		lag.Error = l.Err.Error()
+	} else {
+		seconds := l.Age(time.Now()).Seconds()
+		lag.Seconds = &seconds
 	}
 	for _, p := range partitions {
 		if p.Group == l.Group && p.Topic == l.Topic && p.Partition == l.Partition && p.Stopped != "" {

@@ -396,6 +396,44 @@ func TestRun_whatCannotBeToldIsAnError(t *testing.T) {
 	}
 }
 
+// With --json there is always JSON, in one shape where there is no other answer.
+func TestRun_errorsAsJSON(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	environ := admin(map[string]*stand{"email": s})
+	for line, code := range map[string]int{
+		"waiting show email/17": 3, "drop email/17 --why x --yes": 3, "redrive email/17": 3, "tail": 1, "skip email": 2, "waiting ls --jsn": 2, "xylophone": 2,
+	} {
+		var only struct {
+			Error, Next string
+			Errors      []struct{ Text string }
+		}
+		a := run(t, environ, words(line+" --json")...)
+		if err := json.Unmarshal([]byte(a.out), &only); err != nil || a.code != code || (only.Error == "") == (len(only.Errors) == 0) {
+			t.Errorf("%s: %v, exit code %d, %s, want %d and an error", line, err, a.code, a.out, code)
+		}
+	}
+}
+
+// In a pipe nothing of an error is cut.
+func TestRun_longErrors(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("0123456789", 60)
+	s := newStand(t, map[string]string{
+		"GET /admin/waiting/summary": `{"items": [{"error": "` + long + `", "example": 17, "count": 1}]}`, "GET /admin/waiting": `{"items": [{"id": 17, "error": "` + long + `"}]}`,
+	})
+	for _, line := range []string{"waiting ls", "waiting ls --each"} {
+		run(t, admin(map[string]*stand{"email": s}), words(line)...).want(t, 0, long)
+	}
+}
+
+// A topic that the brokers do not have is to be made.
+func TestRun_outboxOfATopicThatIsMissing(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{"GET /admin/outbox": `{"pending": 3, "held": [{"topic": "orders", "error": "UNKNOWN_TOPIC_OR_PARTITION: no such topic"}]}`})
+	run(t, admin(map[string]*stand{"order": s}), "outbox").want(t, 1, "all of orders", "nothing is published to orders", "next: console provision\n")
+}
+
 func TestRun_helpOfJSON(t *testing.T) {
 	t.Parallel()
 	a := run(t, nil, "help", "json")

@@ -251,6 +251,7 @@ type Failure struct {
 	Text string
 	Next string // empty if there is nothing to type
 	code int
+	of   string // what was named and is not there; a question whose answer is empty has none
 }
 
 func (f *Failure) Error() string { return f.Text }

@@ -178,11 +178,13 @@ func safeBytes(text string) string {
 
 // keptError keeps the first error of a writer, so that not every line has to be looked after.
 type keptError struct {
-	w   io.Writer
-	err error
+	w     io.Writer
+	err   error
+	begun bool // something was written
 }
 
 func (k *keptError) Write(p []byte) (int, error) {
+	k.begun = true
 	if k.err != nil {
 		return 0, k.err
 	}

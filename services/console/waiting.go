@@ -248,7 +248,9 @@ func about(err error, id ID) error {
 	case err == nil:
 		return nil
 	case refused(err, http.StatusNotFound):
-		return none("%s: it does not wait; it may be done by now", id).then("console waiting ls --each --service %s", id.Service)
+		f := none("%s: it does not wait; it may be done by now", id).then("console waiting ls --each --service %s", id.Service)
+		f.of = id.String()
+		return f
 	case refused(err, http.StatusConflict):
 		var p *Problem
 		errors.As(err, &p)
