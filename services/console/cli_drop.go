@@ -54,7 +54,7 @@ failure, as in waiting ls. The bytes stay in the topic and in <topic>.<group>.dl
 	},
 }
 
-// why stands for the words of --why in what is proposed, and is refused if it was left there.
+// whyHere stands for the words of --why in what is proposed, and is refused if it was left there.
 const whyHere = "..."
 
 // dropsNamed is up to how many events a proposal names each by its ID.

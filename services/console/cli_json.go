@@ -29,7 +29,8 @@ and what to type or to do next.
 
 EVENT is {"id", "group", "topic", "partition", "offset", "key", "type", "event_id", "trace_id", "state", "reason", "error", "held", "attempts",
 "redrives", "needs_force", "taken_at", "first_failed_at", "failed_at", "due"}, and once it was redriven "was", its ID before, and "outcome":
-done, failed or waits. REFUSAL is {"id", "why", "behind"}: behind is the event of its key that comes first. IDs are text such as "email/17", times RFC 3339 in UTC. A key that is no UTF-8 is quoted, with its bytes as \xff.
+done, failed or waits. REFUSAL is {"id", "why", "behind"}: behind is the event of its key that comes first. IDs are text
+such as "email/17", times RFC 3339 in UTC. A key that is no UTF-8 is quoted, with its bytes as \xff.
 `
 
 // answer prints an answer as JSON, with the errors for which it is not whole, and keeps them.
