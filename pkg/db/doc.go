@@ -18,4 +18,12 @@
 // Decision: all transactions go through one connection, where they queue under their
 // context, and begin by taking the write lock; reads outside a transaction have connections
 // of their own. Cost: a transaction must not wait for another one of the same process.
+//
+// # Why everything ends
+//
+// Context: a server or a pooler that hangs still acknowledges what it is sent, so that TCP sees
+// nothing wrong, and whoever waits for its answer waits for ever: the relay, for one, while the
+// intake goes on. Decision: a transaction ends after a minute, a statement outside one after half
+// a minute, and a connection that has rested is asked whether the server is still there. Cost: a
+// round trip for each use after a rest of a second, and no statement that takes longer.
 package db

@@ -55,5 +55,6 @@
 // Context: the inbox must not grow for ever, and a stopped consumer may wake up with a batch
 // whose rows are gone. Decision: rows leave when their highest position is below the
 // partition's log start and has been taken, in the transaction that raises the mark; a
-// record below the mark is skipped. Cost: one read per batch.
+// record below the mark is skipped. Where an operator lets a partition go on in a log that was
+// cut below the mark, [Inbox.Rewind] lowers it. Cost: one read per batch.
 package inbox

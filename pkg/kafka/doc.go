@@ -36,6 +36,10 @@
 // has to be called. A batch that decompresses to more than 16 MiB, or whose records take more
 // than 32 MiB in memory, stops its partition alike.
 //
+// An offset that another program has set, such as Kafka's own tools, is somebody's decision: the
+// group goes on there. But our commits are signed, and at one that is not, what lies between the
+// last record that was handled and the offset is told like a loss.
+//
 // # Why a window, and no asynchronous Produce
 //
 // Context: after a failure in a partition, the client fails what it holds of it and then
