@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,7 @@ var patience = timing{slow: 2 * time.Second, look: 10 * time.Second, work: 40 * 
 type Service struct {
 	Name     string
 	replicas []*url.URL
+	answered *atomic.Int32 // the replica that was the last to answer, which is asked first
 	client   *http.Client
 	source   string
 	timing   timing
@@ -82,9 +84,12 @@ func (s *Service) post(ctx context.Context, path string, body, into any) error {
 }
 
 func (s *Service) anyReplica(do func(*url.URL) error) (err error) {
-	for _, at := range s.replicas {
+	first := int(s.answered.Load())
+	for i := range s.replicas {
+		n := (first + i) % len(s.replicas)
 		var away *unreachable
-		if err = do(at); err == nil || !errors.As(err, &away) {
+		if err = do(s.replicas[n]); err == nil || !errors.As(err, &away) {
+			s.answered.Store(int32(n))
 			return err
 		}
 	}

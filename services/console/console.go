@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"example.com/keyline/pkg/kafka"
 )
@@ -79,6 +80,7 @@ func (c *Console) Services(ctx context.Context) ([]*Service, error) {
 	client := newClient()
 	for _, s := range all {
 		s.client, s.source, s.timing, s.slow = client, c.place.from["ADMIN_URLS"], c.timing, c.slow
+		s.answered = new(atomic.Int32)
 	}
 	c.services = all
 	return all, nil
@@ -91,7 +93,7 @@ func (c *Console) behindFront(ctx context.Context) ([]*Service, error) {
 	if err != nil {
 		return nil, fail("%s has a malformed URL", p.from["ADMIN_URLS"]).then(startHint)
 	}
-	front := &Service{Name: "the shop", replicas: []*url.URL{base}, client: newClient(), source: p.from["ADMIN_URLS"], timing: c.timing, slow: c.slow}
+	front := &Service{Name: "the shop", replicas: []*url.URL{base}, answered: new(atomic.Int32), client: newClient(), source: p.from["ADMIN_URLS"], timing: c.timing, slow: c.slow}
 	defer front.client.CloseIdleConnections()
 	var list struct{ Services []string }
 	if err := front.get(ctx, "/", nil, &list); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -75,7 +76,7 @@ func (c *Console) Partitions(ctx context.Context) ([]Partition, error) {
 	for _, s := range services {
 		for _, at := range s.replicas {
 			one := *s
-			one.replicas = []*url.URL{at}
+			one.replicas, one.answered = []*url.URL{at}, new(atomic.Int32)
 			replicas = append(replicas, &one)
 		}
 	}
