@@ -447,10 +447,8 @@ func TestProcess_goes_by_no_schema_that_the_record_contradicts(t *testing.T) {
 		if status, answer := d.call("POST", "/admin/waiting/"+id(list[0])+"/redrive", ""); status != http.StatusOK {
 			t.Fatalf("redrive: %d %v", status, answer)
 		}
-		d.until("it is done", func() bool { return len(d.list("")) == 0 })
-		if len(d.done()) > 0 || kept(d.rig) != otherSchema {
-			t.Errorf("done %v, kept %s", d.done(), kept(d.rig))
-		}
+		d.until("it is done, as an event that nobody handles", func() bool { return len(d.list("")) == 0 && len(d.done()) == 0 })
+		d.until("the schema is kept", func() bool { return kept(d.rig) == otherSchema }) // another worker may still be at that
 	})
 	t.Run("the next one is asked for again", func(t *testing.T) {
 		t.Parallel()
