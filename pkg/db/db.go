@@ -124,10 +124,26 @@ func (d *DB) Ping(ctx context.Context) error {
 }
 
 // Query reads outside any transaction, for half a minute at most. The caller closes the rows.
-func (d *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (d *DB) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.bound)
-	context.AfterFunc(ctx, cancel) // the rows are read after this has returned
-	return d.read.QueryContext(ctx, query, args...)
+	rows, err := d.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &Rows{rows, cancel}, nil
+}
+
+// Rows are rows that are not read yet.
+type Rows struct {
+	*sql.Rows
+	done context.CancelFunc
+}
+
+// Close ends the reading. It may be called again.
+func (r *Rows) Close() error {
+	defer r.done()
+	return r.Rows.Close()
 }
 
 // QueryRow reads one row outside any transaction, within half a minute. The caller scans it.

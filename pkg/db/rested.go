@@ -15,39 +15,44 @@ const (
 )
 
 // rested asks connections that have rested in the pool whether the server is still there. If
-// one gets no answer in time, all that were last heard of before are thrown away with it: else
+// one gets no answer in time, all that were last taken before are thrown away with it: else
 // each of them would cost as long.
 type rested struct {
 	after  time.Duration
-	silent atomic.Int64 // when a connection was last found to be dead, in Unix nanoseconds
+	silent atomic.Int64 // when a connection was last found to be dead, by sinceStart
 }
 
-const heard = "heard" // when a connection last answered, in its custom data
+var start = time.Now()
+
+// sinceStart is a clock that no jump of the machine's reaches.
+func sinceStart() time.Duration { return time.Since(start) }
+
+const taken = "taken" // in a connection's custom data: when it was made, or last taken from the pool
 
 // made notes that a connection is new.
 func (r *rested) made(_ context.Context, conn *pgx.Conn) error {
-	conn.PgConn().CustomData()[heard] = time.Now()
+	conn.PgConn().CustomData()[taken] = sinceStart()
 	return nil
 }
 
 // check is called before a connection is used again.
 func (r *rested) check(ctx context.Context, conn *pgx.Conn) error {
-	data, now := conn.PgConn().CustomData(), time.Now()
-	last := data[heard].(time.Time)
+	data, now := conn.PgConn().CustomData(), sinceStart()
+	last := data[taken].(time.Duration)
 	switch {
-	case last.UnixNano() <= r.silent.Load():
+	case int64(last) < r.silent.Load():
 		_ = conn.PgConn().Conn().Close() // without the farewell, which would wait for an answer
 		return driver.ErrBadConn
-	case now.Sub(last) > r.after:
+	case now-last > r.after:
 		bounded, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 		if err := conn.Ping(bounded); err != nil {
 			if ctx.Err() == nil {
-				r.silent.Store(now.UnixNano())
+				r.silent.Store(int64(now))
 			}
 			return driver.ErrBadConn
 		}
 	}
-	data[heard] = time.Now()
+	data[taken] = sinceStart()
 	return nil
 }

@@ -169,8 +169,12 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 }
 
 // Query reads rows; the caller closes them before the next statement.
-func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return t.tx.QueryContext(ctx, query, args...)
+func (t *Tx) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
+	rows, err := t.tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return &Rows{rows, func() {}}, nil
 }
 
 // QueryRow reads one row.
@@ -218,7 +222,7 @@ func (t *Tx) inserts(table, tail string, cols []Column, do func(query string, ar
 }
 
 // Collect scans all rows with scan and closes them.
-func Collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows, *T) error) ([]T, error) {
+func Collect[T any](rows *Rows, err error, scan func(*sql.Rows, *T) error) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +230,7 @@ func Collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows, *T) error) (
 	var all []T
 	for rows.Next() {
 		var one T
-		if err := scan(rows, &one); err != nil {
+		if err := scan(rows.Rows, &one); err != nil {
 			return nil, err
 		}
 		all = append(all, one)
