@@ -81,7 +81,9 @@ type Codec struct {
 	stored  map[int]string // what the store had at the start; nil until it was asked
 	flights map[int]*flight
 	refused map[int]refusal
-	down    refusal
+	// rechecked are IDs whose schemas were contradicted and are what they were.
+	rechecked map[int]refusal
+	down      refusal
 }
 
 // New returns a codec for the payloads, zero values of every event that the service encodes
@@ -94,7 +96,7 @@ func New(cfg Config, payloads ...event.Payload) (*Codec, error) {
 		byName:  make(map[string]*reader),
 		masked:  make(map[string]bool),
 		flights: make(map[int]*flight),
-		refused: make(map[int]refusal),
+		refused: make(map[int]refusal), rechecked: make(map[int]refusal),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -151,31 +151,54 @@ func (c *Codec) find(ctx context.Context, id int) (*writer, error) {
 	return w, nil
 }
 
-// Recheck is Type for a value that says of itself that it is something else: it asks the
-// registry again whether the schema's ID stands for what it did. A registry that was wrong for
-// a while, or was set up anew, has its word of now; one that cannot be asked changes nothing.
-func (c *Codec) Recheck(ctx context.Context, value []byte) (string, error) {
+// Recheck is Type for a value that says of itself that it is of another type than its schema: it
+// asks the registry again what the schema's ID stands for, and goes by the answer from then on if
+// the value is right. A registry that was wrong for a while, or was set up anew, makes that so.
+// An ID for which the value is wrong is not asked for again for a second.
+func (c *Codec) Recheck(ctx context.Context, value []byte, said string) (string, error) {
 	w, _, err := c.open(ctx, value)
 	if err != nil {
 		return "", err
 	}
+	if w.name == said {
+		return said, nil
+	}
 	id, _, _ := header.DecodeID(value) // open has read it
-	text, err := c.fetch(ctx, id)
-	if err != nil {
-		return w.name, nil
-	}
-	now, err := c.newWriter(id, text)
-	if err != nil || now.name == w.name {
-		return w.name, nil
-	}
-	c.log.WarnContext(ctx, "a schema ID stands for another schema now", "schema_id", id, "was", w.name, "is", now.name)
 	c.mu.Lock()
+	asked := c.rechecked[id].stands()
+	c.mu.Unlock()
+	if asked {
+		return w.name, nil
+	}
+	text, err := c.fetch(ctx, id)
+	var now *writer
+	if err == nil {
+		now, err = c.newWriter(id, text)
+	}
+	c.mu.Lock()
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		err = fmt.Errorf("schema %d: %w", id, err)
+		c.remember(id, &flight{err: err})
+		c.mu.Unlock()
+		return "", err
+	case err != nil || now.name != said:
+		if len(c.rechecked) >= maxRefused {
+			clear(c.rechecked)
+		}
+		c.rechecked[id] = refusal{errContradicted, time.Now().Add(downFor)}
+		c.mu.Unlock()
+		return w.name, nil
+	}
 	delete(c.stored, id)
 	c.use(id, now)
 	c.mu.Unlock()
+	c.log.WarnContext(ctx, "a schema ID stands for another schema now", "schema_id", id, "was", w.name, "is", now.name)
 	c.save(ctx, id, text)
 	return now.name, nil
 }
+
+var errContradicted = errors.New("asked again, and the same")
 
 // fetch asks the registry, unless it was down a moment ago.
 func (c *Codec) fetch(ctx context.Context, id int) (string, error) {

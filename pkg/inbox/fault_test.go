@@ -444,22 +444,47 @@ func TestProcess_goes_by_no_schema_that_the_record_contradicts(t *testing.T) {
 		}
 		d.registryLie.Store(nil)
 		d.run()
-		if status, answer := d.call("POST", "/admin/waiting/"+id(list[0])+"/redrive", ""); status != http.StatusOK {
-			t.Fatalf("redrive: %d %v", status, answer)
-		}
-		d.until("it is done, as an event that nobody handles", func() bool { return len(d.list("")) == 0 && len(d.done()) == 0 })
+		d.until("it is done, as an event that nobody handles", func() bool {
+			for _, dead := range d.list("?state=dead") { // the registry is asked once a second
+				d.call("POST", "/admin/waiting/"+id(dead)+"/redrive", `{"force": true}`)
+			}
+			return len(d.list("")) == 0 && len(d.done()) == 0
+		})
 		d.until("the schema is kept", func() bool { return kept(d.rig) == otherSchema }) // another worker may still be at that
 	})
 	t.Run("the next one is asked for again", func(t *testing.T) {
 		t.Parallel()
 		d := lying(t)
 		d.registryLie.Store(nil)
-		d.raw(other("l", "test.Other"))
-		d.steps("a", 1, 1)
-		d.poll(1)
-		if len(d.list("")) != 1 || len(d.done()) != 1 || kept(d.rig) != otherSchema {
-			t.Errorf("waiting %v, done %v, kept %s", d.states(), d.done(), kept(d.rig))
+		for n := 1; kept(d.rig) != otherSchema; n++ {
+			d.raw(other(fmt.Sprint("l", n), "test.Other"))
+			d.poll(int64(n))
 		}
+		before := len(d.list("?limit=1000"))
+		from := len(d.log)
+		d.raw(other("m", "test.Other"))
+		d.steps("a", 1, 1)
+		d.poll(int64(from))
+		if len(d.list("?limit=1000")) != before || len(d.done()) != 1 {
+			t.Errorf("waiting %v, done %v", d.states(), d.done())
+		}
+	})
+	t.Run("while the registry is away, who is right is not decided", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, inbox.Config{}).handlers()
+		value, err := r.codec.Encode(jump{"k", 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.raw(event.Record{Key: []byte("k"), Value: value, Headers: []event.Header{{Key: event.HeaderType, Value: []byte("test.Step")}}})
+		r.registryDown.Store(true)
+		r.poll(0)
+		if diff := cmp.Diff(map[string]string{"k": "unavailable"}, r.states()); diff != "" {
+			t.Error(diff)
+		}
+		r.registryDown.Store(false)
+		r.run()
+		r.until("it is a dead letter", func() bool { return r.states()["k"] == "dead" })
 	})
 	t.Run("a record that lies of itself is a dead letter", func(t *testing.T) {
 		t.Parallel()

@@ -95,7 +95,7 @@ func (in *Inbox) read(ctx context.Context, r *event.Record) (typ string, err err
 	if typ, err = in.codec.Type(ctx, r.Value); err != nil || !in.contradicts(r, typ) {
 		return typ, err
 	}
-	if typ, err = in.codec.Recheck(ctx, r.Value); err != nil || !in.contradicts(r, typ) {
+	if typ, err = in.codec.Recheck(ctx, r.Value, string(r.Header(event.HeaderType))); err != nil || !in.contradicts(r, typ) {
 		return typ, err
 	}
 	// Without a type: what it is will be told by the schema if it is read again.
