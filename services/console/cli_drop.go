@@ -132,10 +132,16 @@ func (s *session) wouldDrop(done Drops, ids []ID, why string) {
 	if len(done.Refused) == done.Matched {
 		return
 	}
+	refused := func(id ID) bool {
+		return slices.ContainsFunc(done.Refused, func(r Refusal) bool { return r.ID == id })
+	}
+	ids = slices.DeleteFunc(slices.Clone(ids), refused)
 	line := s.dropLine(ids, why)
 	if len(ids) == 0 && done.Matched <= dropsNamed {
 		for _, w := range done.Items {
-			ids = append(ids, w.ID)
+			if !refused(w.ID) {
+				ids = append(ids, w.ID)
+			}
 		}
 		line = "console drop " + strings.Join(wordsOf(ids), " ") + " --why " + quoted(why) + " --yes"
 	}

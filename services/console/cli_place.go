@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,19 +102,24 @@ func (s *session) printStopped(all []Partition) {
 		return
 	}
 	t := newTable(s.out, "PARTITION", "GROUP", "STOPPED", "AT", "GOES ON AT", "SKIPS", "LOG", "ERROR")
-	var can, gone *Partition
+	var can, gone, held *Partition
 	for i := range all {
 		p := &all[i]
 		to, skips, log := "?", "cannot be told", strconv.FormatInt(p.LogStart, 10)+" to "+strconv.FormatInt(p.LogEnd, 10)
 		switch {
 		case p.SkipTo != nil:
 			to, skips, can = strconv.FormatInt(*p.SkipTo, 10), rangeOf(p), p
+		case p.Stopped == openTransaction:
+			to, skips, held = "", "", p
 		case p.missing():
 			to, skips, log, gone = "", "", "missing", p
 		}
 		t.row(p.Name(), safe(p.Group, 60), safe(p.Stopped, 40), strconv.FormatInt(p.Position, 10), to, skips, log, s.text(p.Error, 100))
 	}
 	t.end()
+	if held != nil {
+		s.say("\n%s: nothing is to be skipped, it goes on when the transaction ends: %s", held.Name(), s.text(held.Error, math.MaxInt))
+	}
 	if gone != nil {
 		s.propose("\ntopic "+safe(gone.Topic, 100)+" does not exist; make it", "console provision")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -12,7 +13,7 @@ type Drops struct {
 	DryRun  bool      `json:"dry_run"`
 	Matched int       `json:"matched"`
 	Dropped int       `json:"dropped"`
-	Refused []Refusal `json:"refused,omitempty"` // with DryRun: those that would be
+	Refused []Refusal `json:"refused,omitempty"` // those behind another one; with DryRun all that would be
 	Items   []Waiting `json:"items"`             // the first of those that were dropped, with DryRun of those that match
 }
 
@@ -53,15 +54,25 @@ func (c *Console) DropAll(ctx context.Context, f Filter, why string, dry bool) (
 func (c *Console) drop(ctx context.Context, all []Waiting, why string, dry bool) (Drops, error) {
 	done := Drops{DryRun: dry, Matched: len(all), Items: []Waiting{}}
 	var errs []error
+	for i := range all { // before one is dropped: then the next of its key comes first, and may well work
+		if w := &all[i]; dry || w.State == "behind" {
+			if r := c.refusal(ctx, w, true); r != nil {
+				done.Refused = append(done.Refused, *r)
+			}
+		}
+	}
 	for i := range all {
 		w := &all[i]
+		refused := slices.IndexFunc(done.Refused, func(r Refusal) bool { return r.ID == w.ID })
 		switch {
 		case ctx.Err() != nil:
 			return done, errors.Join(append(errs, ctx.Err())...)
 		case dry:
-			if r := c.refusal(ctx, w, true); r != nil {
-				done.Refused = append(done.Refused, *r)
-			}
+		case refused >= 0:
+			f := inTheWay(done.Refused[refused:refused+1], "dropped")
+			f.Text = w.ID.String() + " is not dropped: " + done.Refused[refused].Why
+			errs = append(errs, f)
+			continue
 		default:
 			if err := c.Drop(ctx, w.ID, why); err != nil {
 				errs = append(errs, err)

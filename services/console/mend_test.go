@@ -234,6 +234,21 @@ func TestRun_drop(t *testing.T) {
 		run(t, nil, "drop", "--help").want(t, 0, "may die as well, and then matches the same")
 	})
 
+	t.Run("of an event behind another is not done, though the other goes", func(t *testing.T) {
+		t.Parallel()
+		s := newStand(t, map[string]string{
+			"GET /admin/waiting":    `{"items": [{"id": 17, "state": "dead", "key": "k"}, {"id": 18, "state": "behind", "key": "k"}]}`,
+			"GET /admin/waiting/17": `{"id": 17, "state": "dead", "key": "k"}`, "GET /admin/waiting/18": `{"id": 18, "state": "behind", "key": "k"}`,
+			"POST /admin/waiting/17/drop": `{}`, "POST /admin/waiting/18/drop": `{}`,
+		})
+		environ := admin(map[string]*stand{"email": s})
+		run(t, environ, "drop", "email/17", "email/18").want(t, 0, "email/17 of its key comes first", "remove 1 event for good:  console drop email/17 --why '...' --yes\n")
+		run(t, environ, "drop", "email/17", "email/18", "--why", "x", "--yes").want(t, 1, "dropped email/17: ", "email/18 is not dropped: email/17 of its key comes first")
+		if want := []string{`POST /admin/waiting/17/drop {"reason":"x"}`}; !slices.Equal(post(s), want) {
+			t.Errorf("asked %q, want %q", post(s), want)
+		}
+	})
+
 	t.Run("of a filter shows first, takes dead letters, and goes on behind one that is refused", func(t *testing.T) {
 		t.Parallel()
 		s := newStand(t, map[string]string{
@@ -253,6 +268,16 @@ func TestRun_drop(t *testing.T) {
 			t.Errorf("asked %q, want %q", post(s), want)
 		}
 	})
+}
+
+// What another producer's transaction holds up is told, and nothing is skipped.
+func TestRun_skipOfAnOpenTransaction(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{"GET /admin/partitions": `{"group": "email", "items": [
+		{"topic": "orders", "partition": 3, "position": 5, "log_end": 9, "stopped": "open_transaction", "error": "open since noon; end it: abort --start-offset 5"}]}`})
+	environ := admin(map[string]*stand{"email": s})
+	run(t, environ, "skip").want(t, 0, "open_transaction", "email/orders/3: nothing is to be skipped", "abort --start-offset 5")
+	run(t, environ, "skip", "email/orders/3", "--yes").want(t, 1, "nothing is to be skipped", "abort --start-offset 5")
 }
 
 // A refusal names the event that is in the way, and force is proposed for those only that

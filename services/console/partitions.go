@@ -102,6 +102,9 @@ func (c *Console) Partitions(ctx context.Context) ([]Partition, error) {
 // again.
 const topicRecreated = "topic_recreated"
 
+// openTransaction is why partitions are stopped that another producer's transaction holds up.
+const openTransaction = "open_transaction"
+
 // missing reports whether the partition's topic does not exist.
 func (p *Partition) missing() bool { return p.Stopped == topicRecreated && p.SkipTo == nil }
 
@@ -126,6 +129,8 @@ func (c *Console) Skip(ctx context.Context, p *Partition) error {
 	switch {
 	case p.missing():
 		return fail("%s: topic %s does not exist", p.Name(), safe(p.Topic, 100)).then("console provision")
+	case p.Stopped == openTransaction:
+		return fail("%s: nothing is to be skipped, it goes on when the transaction ends: %s", p.Name(), safe(p.Error, 1000))
 	case p.SkipTo == nil:
 		return fail("%s: where it could go on cannot be told; %s", p.Name(), safe(p.Error, 200))
 	}
