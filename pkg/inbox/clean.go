@@ -14,9 +14,9 @@ type source struct {
 	part    int32
 }
 
-// progress is how far a partition has come: all below next has been taken, and all below
-// logStart can no longer be read.
-type progress struct{ logStart, next, cleaned int64 }
+// progress is how far a partition has come: all below next has been taken, which the database
+// knows up to kept, and all below logStart can no longer be read.
+type progress struct{ logStart, next, cleaned, kept int64 }
 
 // cleanChunk bounds how many offsets one clean-up transaction covers.
 const cleanChunk = 10_000
@@ -34,10 +34,29 @@ func (in *Inbox) note(b *event.Batch) {
 	in.progress[s] = p
 }
 
+// beginCleaning waits until nobody else cleans up.
+func (in *Inbox) beginCleaning(ctx context.Context) error {
+	select {
+	case in.cleaning <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (in *Inbox) endCleaning() { <-in.cleaning }
+
 // clean removes the inbox rows of records that can no longer be read and have been taken,
 // and raises the partition's mark in the same transaction: without the mark, a stopped
 // consumer that wakes up with an old batch would do everything again.
 func (in *Inbox) clean(ctx context.Context) (more bool, err error) {
+	if err := in.beginCleaning(ctx); err != nil {
+		return false, err
+	}
+	defer in.endCleaning()
+	if err := in.keepTaken(ctx); err != nil {
+		return false, err
+	}
 	in.mu.Lock()
 	todo := map[source]progress{}
 	for s, p := range in.progress {
@@ -101,32 +120,62 @@ func (in *Inbox) mark(ctx context.Context, tx *db.Tx, b *event.Batch) (int64, er
 	return mark, nil
 }
 
+// keepTaken writes down how far the partitions have come. The caller has begun cleaning.
+func (in *Inbox) keepTaken(ctx context.Context) error {
+	in.mu.Lock()
+	todo := map[source]int64{}
+	for s, p := range in.progress {
+		if p.next > p.kept {
+			todo[s] = p.next
+		}
+	}
+	in.mu.Unlock()
+	for s, next := range todo {
+		_, err := in.db.Exec(ctx, `insert into inbox_mark (group_name, topic_id, part, position, taken) values ($1, $2, $3, 0, $4)
+			on conflict (group_name, topic_id, part) do update set taken = excluded.taken where inbox_mark.taken < excluded.taken`,
+			in.cfg.Group, s.topicID[:], s.part, next)
+		if err != nil {
+			return fmt.Errorf("keep how far the inbox has come: %w", err)
+		}
+		in.mu.Lock()
+		p := in.progress[s]
+		p.kept = next
+		in.progress[s] = p
+		in.mu.Unlock()
+	}
+	return nil
+}
+
 // Rewind lets records at offset to and beyond be taken as new ones, though records that stood
 // there before have been cleaned up: for a partition whose log was cut and is written anew
 // from there. A stopped consumer that wakes up with such an old record would do it again.
 func (in *Inbox) Rewind(ctx context.Context, topic string, topicID [16]byte, partition int32, to int64) error {
+	if err := in.beginCleaning(ctx); err != nil { // what is being cleaned would raise the mark again
+		return fmt.Errorf("wait for the inbox's clean-up: %w", err)
+	}
+	defer in.endCleaning()
 	s := source{[16]byte(topicRef(topicID, topic)), partition}
-	err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, `update inbox_mark set position = $4 where group_name = $1 and topic_id = $2 and part = $3 and position > $4`,
-			in.cfg.Group, s.topicID[:], s.part, to)
-		return err
-	})
+	in.mu.Lock()
+	delete(in.progress, s)
+	in.mu.Unlock()
+	_, err := in.db.Exec(ctx, `update inbox_mark set position = case when position > $4 then $4 else position end, taken = case when taken > $4 then $4 else taken end
+		where group_name = $1 and topic_id = $2 and part = $3`, in.cfg.Group, s.topicID[:], s.part, to)
 	if err != nil {
 		return fmt.Errorf("rewind the inbox's mark: %w", err)
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	delete(in.progress, s)
 	return nil
 }
 
-// Reached is the offset behind the last record of a partition that is remembered as taken, 0 if
-// there is none.
+// Reached is the offset below which all records of a partition have been taken, 0 if none is
+// remembered. It may be too low by what nobody here handles of the last minute.
 func (in *Inbox) Reached(ctx context.Context, topic string, topicID [16]byte, partition int32) (offset int64, err error) {
-	err = in.db.QueryRow(ctx, `select coalesce(max(position) + 1, 0) from inbox where group_name = $1 and topic_id = $2 and part = $3`,
-		in.cfg.Group, topicRef(topicID, topic), partition).Scan(&offset)
+	ref := topicRef(topicID, topic)
+	var handled, taken int64
+	err = in.db.QueryRow(ctx, `select coalesce((select max(position) + 1 from inbox where group_name = $1 and topic_id = $2 and part = $3), 0),
+		coalesce((select case when taken > position then taken else position end from inbox_mark where group_name = $1 and topic_id = $2 and part = $3), 0)`,
+		in.cfg.Group, ref, partition).Scan(&handled, &taken)
 	if err != nil {
 		return 0, fmt.Errorf("read how far the inbox has come: %w", err)
 	}
-	return offset, nil
+	return max(handled, taken), nil
 }

@@ -67,6 +67,7 @@ type Inbox struct {
 
 	mu       sync.Mutex
 	progress map[source]progress // for the clean-up
+	cleaning chan struct{}       // holds one: somebody cleans up, or rewinds
 }
 
 // New makes the inbox of one group. Its tables are made by [Migrations]; the copies of its
@@ -98,7 +99,7 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
-		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), progress: map[source]progress{},
+		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
 }
 

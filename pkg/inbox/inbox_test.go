@@ -507,19 +507,35 @@ func TestClean_keeps_old_batches_out(t *testing.T) {
 	}
 }
 
+// What nobody handles leaves no row, and is remembered all the same, at the latest at the end.
 func TestReached(t *testing.T) {
 	t.Parallel()
+	schemaID, err := embedded.SchemaID(otherSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := newRig(t, inbox.Config{}).handlers()
+	reached := func(want int64) {
+		t.Helper()
+		got, err := r.Reached(t.Context(), "steps", [16]byte{9}, 0)
+		if err != nil || got != want {
+			t.Errorf("reached %d, %v; want %d", got, err, want)
+		}
+	}
+	reached(0)
 	r.steps("a", 1, 10)
-	b := r.batch(0, 0)
-	for want := range 2 {
-		got, err := r.Reached(t.Context(), b.Topic, b.TopicID, b.Partition)
-		if err != nil || got != int64(10*want) {
-			t.Errorf("got %d, %v; want %d", got, err, 10*want)
-		}
-		if err := r.Process(t.Context(), b); err != nil {
-			t.Fatal(err)
-		}
+	r.poll(0)
+	reached(10)
+	r.raw(event.Record{Key: []byte("k"), Value: append(binary.BigEndian.AppendUint32([]byte{0}, uint32(schemaID)), 2)})
+	r.poll(10)
+	stop := r.run()
+	stop()
+	reached(11)
+	if err := r.Rewind(t.Context(), "steps", [16]byte{9}, 0, 4); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.count(`select taken from inbox_mark`); got != 4 {
+		t.Errorf("taken is %d after a rewind to 4", got)
 	}
 }
 

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	scoutEvery = 50 * time.Millisecond // how often due keys are looked for
-	probeEvery = time.Second           // how often unavailable keys are looked for
-	finishFor  = 10                    // attempts at writing the end of a slow effect
-	leavePause = 4                     // attempts after which a pause is as long as that of an event without a handler
-	probers    = 4                     // probes at a time, of different types: a slow one must not hold up the others
+	scoutEvery  = 50 * time.Millisecond // how often due keys are looked for
+	probeEvery  = time.Second           // how often unavailable keys are looked for
+	finishFor   = 10                    // attempts at writing the end of a slow effect
+	leavePause  = 4                     // attempts after which a pause is as long as that of an event without a handler
+	keepTimeout = 2 * time.Second
+	probers     = 4 // probes at a time, of different types: a slow one must not hold up the others
 )
 
 // Run works on what waits, in any replica, until ctx ends; it returns nil when what was in
@@ -39,6 +40,17 @@ func (in *Inbox) Run(ctx context.Context) error {
 	wg.Go(func() { in.repeat(ctx, in.mendDue, nil, probeEvery) })
 	wg.Go(func() { in.repeat(ctx, in.clean, nil, in.cfg.Clean) })
 	wg.Wait()
+	// The consumer has stopped before: nothing is noted any more.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	defer cancel()
+	err = in.beginCleaning(last)
+	if err == nil {
+		defer in.endCleaning()
+		err = in.keepTaken(last)
+	}
+	if err != nil {
+		in.cfg.Log.WarnContext(ctx, "not kept at the end", "error", err)
+	}
 	return nil
 }
 

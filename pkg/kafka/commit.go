@@ -98,7 +98,8 @@ func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	return failed
 }
 
-// ours is the metadata of our commits. An offset without it was set by another program.
+// ours is the metadata of our commits. Other programs leave theirs empty, but for group members
+// of this client, which write their IDs.
 const ours = "keyline"
 
 // signed makes a commit ours.

@@ -135,36 +135,43 @@ func (c *Consumer) report(p *partition, f fault, err error) {
 	p.log.Error("partition stopped, no record is skipped", append(attrs, "next_step", look)...)
 }
 
-// reportMoved says that the group's offset was set by another program, such as Kafka's own
-// tools. If that leaves out records, it names them: whoever has done it may not know.
-func (c *Consumer) reportMoved(p *partition, to int64) {
-	ctx, cancel := context.WithTimeout(c.work, 10*time.Second)
+// checkMoved says that the group's offset was set by another program, such as Kafka's own tools,
+// and what that leaves out: whoever has done it may not know. settled is false if it must be
+// looked at again by the next owner: an offset beyond the log's end will leave out what is
+// still to be written.
+func (c *Consumer) checkMoved(p *partition) (settled bool, err error) {
+	ctx, cancel := context.WithTimeout(p.taking, 10*time.Second)
 	defer cancel()
-	reached := to
-	if c.cfg.Reached != nil {
-		topicID, err := askTopicID(ctx, p.cl, p.topic)
-		if err == nil {
-			reached, err = c.cfg.Reached(ctx, p.topic, topicID, p.id)
-		}
-		if err != nil {
-			p.log.Warn("the group's offset was set from outside; what that leaves out is not known", "position", to, "error", err)
-			return
-		}
-		start, _ := p.bounds(ctx)
-		reached = max(reached, start)
-	}
-	if reached >= to {
+	to := p.begin()
+	if c.cfg.Reached == nil {
 		p.log.Warn("the group's offset was set from outside", "position", to)
-		return
+		return true, nil
 	}
-	left := c.newlyLost(p, reached, to)
-	if left == 0 {
-		return // said before
+	topicID, err := askTopicID(ctx, p.cl, p.topic)
+	if err != nil {
+		return false, err
 	}
-	c.metrics.recordsLost(p.topic, p.id, left)
-	p.log.Error("the group's offset was set from outside: records are left out", "position", to, "lost_from", reached, "lost_to", to-1,
-		"next_step", fmt.Sprintf("if that was not meant: stop the group, then kafka-consumer-groups.sh --bootstrap-server %s --group %s --topic %s:%d --reset-offsets --to-offset %d --execute; what is known does nothing twice",
-			strings.Join(c.cfg.Brokers, ","), c.cfg.Group, p.topic, p.id, reached))
+	from, err := c.cfg.Reached(ctx, p.topic, topicID, p.id)
+	if err != nil {
+		return false, err
+	}
+	start, end := p.bounds(ctx)
+	if start < 0 || end < 0 {
+		return false, errors.New("the brokers do not tell where the log begins and ends")
+	}
+	if from == 0 {
+		from = start
+	}
+	attrs := []any{"position", to, "log_start", start, "log_end", end}
+	if from >= min(to, end) {
+		p.log.Warn("the group's offset was set from outside", attrs...)
+		return to <= end, nil
+	}
+	c.metrics.recordsLost(p.topic, p.id, c.newlyLost(p, from, min(to, end)))
+	p.log.Error("the group's offset was set from outside: records are left out", append(attrs, "lost_from", from, "lost_to", min(to, end)-1,
+		"next_step", fmt.Sprintf("if that was not meant: stop the group, then kafka-consumer-groups.sh --bootstrap-server %s --group %s --topic %s:%d --reset-offsets --to-offset %d --execute; what was done is not done twice, but what is left out then runs behind later events of its keys",
+			strings.Join(c.cfg.Brokers, ","), c.cfg.Group, p.topic, p.id, from))...)
+	return to <= end, nil
 }
 
 // askCommitted asks the brokers how far the group has come; -1 is not known.
@@ -191,6 +198,13 @@ func (c *Consumer) newlyLost(p *partition, position, start int64) int64 {
 
 // listed drops the error of a listing: what could not be listed is absent from it.
 func listed(l kadm.ListedOffsets, _ error) kadm.ListedOffsets { return l }
+
+// begin is the offset behind what is done, which before anything is done is where the group is.
+func (p *partition) begin() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done.Offset
+}
 
 // position is the offset at which the partition is read next.
 func (p *partition) position() int64 {

@@ -68,6 +68,53 @@ func committedAnswer(req *kmsg.OffsetFetchRequest, group string, topic [16]byte,
 	return resp
 }
 
+// outsider sets a group's offsets while it is stopped.
+type outsider struct {
+	*testing.T
+	addrs        []string
+	topic, group string
+}
+
+func (o outsider) set(at int64, metadata string) {
+	o.Helper()
+	offsets := kadm.Offsets{}
+	offsets.Add(kadm.Offset{Topic: o.topic, At: at, LeaderEpoch: -1, Metadata: metadata})
+	if err := admin(o, o.addrs).CommitAllOffsets(o.Context(), o.group, offsets); err != nil {
+		o.Fatal(err)
+	}
+}
+
+// signed reports whether the group's commit is one of ours.
+func (o outsider) signed() bool {
+	o.Helper()
+	offsets, err := admin(o, o.addrs).FetchOffsets(o.Context(), o.group)
+	if err != nil {
+		o.Fatal(err)
+	}
+	at, _ := offsets.Lookup(o.topic, 0)
+	return at.Metadata == "keyline"
+}
+
+// run starts a consumer whose processor has come to an offset, which is asked before anything
+// else is taken.
+func (o outsider) run(rec *recorder, book *logbook, m *metrics, reached int64) (stop func()) {
+	o.Helper()
+	cfg := kafka.Config{Brokers: o.addrs, Group: o.group, Log: book.logger(), Meter: m.meter}
+	cfg.Reached = func(_ context.Context, topic string, topicID [16]byte, partition int32) (int64, error) {
+		if topic != o.topic || topicID == ([16]byte{}) || partition != 0 {
+			o.Errorf("asked about %s, %v, %d", topic, topicID, partition)
+		}
+		rec.mu.Lock()
+		defer rec.mu.Unlock()
+		if len(rec.batches) > 0 {
+			o.Error("asked after records were taken")
+		}
+		return reached, nil
+	}
+	c := consume(o, cfg, rec, nil, o.topic)
+	return func() { _ = c.stop(o) }
+}
+
 func TestConsumer_Losses(t *testing.T) {
 	t.Parallel()
 
@@ -147,54 +194,67 @@ func TestConsumer_Losses(t *testing.T) {
 
 	t.Run("an offset that another program has set is told, with what it leaves out", func(t *testing.T) {
 		t.Parallel()
-		addrs := brokers(t)
-		topic, group := newTopic(t, addrs, 1), unique(t, "group")
-		publish(t, addrs, numbered(topic, 0, 10, "k")...)
-		start := func(reached int64) (*running, *recorder, *logbook, *metrics) {
-			rec, book, m := newRecorder(), &logbook{}, newMetrics()
-			cfg := kafka.Config{Brokers: addrs, Group: group, Log: book.logger(), Meter: m.meter}
-			cfg.Reached = func(_ context.Context, of string, topicID [16]byte, partition int32) (int64, error) {
-				if of != topic || topicID == ([16]byte{}) || partition != 0 {
-					t.Errorf("asked about %s, %v, %d", of, topicID, partition)
-				}
-				return reached, nil
-			}
-			return consume(t, cfg, rec, nil, topic), rec, book, m
-		}
-		at := kadm.Offsets{}
-		at.AddOffset(topic, 0, 7, -1)
-		set := func() {
-			t.Helper()
-			if err := admin(t, addrs).CommitAllOffsets(t.Context(), group, at); err != nil {
-				t.Fatal(err)
-			}
-		}
-		set()
-		c, rec, book, m := start(3)
-		book.wait(t, "level=ERROR", "records are left out", "partition=0", "position=7 lost_from=3 lost_to=6", "--reset-offsets --to-offset 3")
+		o := outsider{T: t, addrs: brokers(t)}
+		o.topic, o.group = newTopic(t, o.addrs, 1), unique(t, "group")
+		publish(t, o.addrs, numbered(o.topic, 0, 10, "k")...)
+
+		o.set(7, "")
+		rec, book, m := newRecorder(), &logbook{}, newMetrics()
+		stop := o.run(rec, book, m, 3)
+		book.wait(t, "level=ERROR", "records are left out", "partition=0", "position=7", "lost_from=3 lost_to=6", "--reset-offsets --to-offset 3")
 		if got := m.value(t, "consumer_records_lost", "partition", "0"); got != 4 {
 			t.Errorf("consumer_records_lost: got %v, want 4", got)
 		}
 		rec.waitFor(t, 3)
-		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 10 })
-		_ = c.stop(t)
+		eventually(t, "the commit", func() bool { return committed(t, o.addrs, o.group, o.topic)[0] == 10 })
+		stop()
 
-		c, _, book, _ = start(3)
-		book.wait(t, "partitions assigned")
-		publish(t, addrs, numbered(topic, 10, 1, "k")...)
-		eventually(t, "the commit", func() bool { return committed(t, addrs, group, topic)[0] == 11 })
-		_ = c.stop(t)
-		if line := book.line("from outside"); line != "" {
-			t.Errorf("its own commit: %s", line)
+		for what, is := range map[string]struct {
+			at       int64
+			metadata string
+			reached  int64
+			want     string
+		}{
+			"backwards":                          {7, "", 10, "level=WARN"},
+			"where it was":                       {10, "", 10, "level=WARN"},
+			"by a member, before they signed it": {7, "group-5f0e", 3, ""},
+		} {
+			o.set(is.at, is.metadata)
+			for n := range 2 { // what was told once is trusted
+				book, m = &logbook{}, newMetrics()
+				stop = o.run(newRecorder(), book, m, is.reached)
+				if is.want != "" && n == 0 {
+					book.wait(t, is.want, "set from outside", fmt.Sprint("position=", is.at))
+				}
+				book.wait(t, "partitions assigned")
+				eventually(t, "a signed commit", func() bool { return is.want == "" || o.signed() })
+				stop()
+				if got := m.value(t, "consumer_records_lost"); got > 0 {
+					t.Errorf("%s: consumer_records_lost: got %v, want none", what, got)
+				}
+				if line := book.line("set from outside"); line != "" && (is.want == "" || n == 1) {
+					t.Errorf("%s, start %d: %s", what, n, line)
+				}
+			}
 		}
+	})
 
-		set() // backwards
-		c, _, book, m = start(10)
-		book.wait(t, "level=WARN", "set from outside", "position=7")
-		if got := m.value(t, "consumer_records_lost"); got > 0 {
-			t.Errorf("consumer_records_lost: got %v, want none", got)
-		}
-		_ = c.stop(t)
+	t.Run("an offset from outside that lies beyond the log is told again, as long as records are written before it", func(t *testing.T) {
+		t.Parallel()
+		o := outsider{T: t, addrs: brokers(t)}
+		o.topic, o.group = newTopic(t, o.addrs, 1), unique(t, "group")
+		publish(t, o.addrs, numbered(o.topic, 0, 10, "k")...)
+		o.set(15, "")
+		book := &logbook{}
+		stop := o.run(newRecorder(), book, newMetrics(), 3)
+		book.wait(t, "level=ERROR", "records are left out", "position=15", "lost_from=3 lost_to=9")
+		book.wait(t, "level=ERROR", "partition stopped")
+		stop()
+		publish(t, o.addrs, numbered(o.topic, 10, 10, "k")...)
+		book = &logbook{}
+		stop = o.run(newRecorder(), book, newMetrics(), 3)
+		book.wait(t, "level=ERROR", "records are left out", "position=15", "lost_from=3 lost_to=14")
+		stop()
 	})
 
 	t.Run("a log that was cut below the committed offset stops the partition", func(t *testing.T) {

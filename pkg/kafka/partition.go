@@ -57,6 +57,7 @@ type partition struct {
 	done      kgo.EpochOffset // behind the last record that Process has finished
 	committed int64
 	aside     bool      // an operator decides where it goes on: it commits nothing of its own
+	doubted   bool      // another program has set where it begins
 	moved     time.Time // when done last changed
 	oldest    time.Time // of the records in memory, zero if there is none
 }
@@ -153,6 +154,9 @@ func (p *partition) run() {
 // ok is false when the partition is to stop.
 func (p *partition) take() (b event.Batch, end kgo.EpochOffset, ok bool) {
 	for p.taking.Err() == nil {
+		if !p.trusted() {
+			continue
+		}
 		if records := p.dequeue(&b); len(records) > 0 {
 			last := records[len(records)-1]
 			b.Records = convert(b.TopicID, records)
@@ -165,6 +169,42 @@ func (p *partition) take() (b event.Batch, end kgo.EpochOffset, ok bool) {
 		}
 	}
 	return b, end, false
+}
+
+// doubt has the worker look at where the partition begins before it takes a record.
+func (p *partition) doubt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doubted = true
+	signal(p.wake)
+}
+
+// trusted reports whether the partition may go on from where it begins. What another program
+// has set is looked at, while no record is taken: those would hide what is left out. Then it is
+// committed again, for the next owner to trust.
+func (p *partition) trusted() bool {
+	p.mu.Lock()
+	doubted := p.doubted
+	p.mu.Unlock()
+	if !doubted {
+		return true
+	}
+	settled, err := p.c.checkMoved(p)
+	if err != nil {
+		p.log.Warn("the group's offset was set from outside, looking at what that leaves out", "error", err)
+		select {
+		case <-time.After(10 * p.c.timing.minBackoff):
+		case <-p.taking.Done():
+		}
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.doubted = false; settled {
+		p.committed = -1
+		signal(p.c.commits)
+	}
+	return true
 }
 
 // dequeue takes the next records off the queue, and fills in what b says of the partition.

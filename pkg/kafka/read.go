@@ -142,7 +142,10 @@ func (r *Reader) Records(ctx context.Context, from, until Positions) iter.Seq2[e
 			}
 			err := &PartitionError{f.topic, f.id, f.at, -1, f.err}
 			if errors.Is(f.err, kgo.ErrMaxDecompress) {
-				err.To = behindBatch(ctx, r.client, f.topic, f.id, f.at)
+				err.To = behindBatch(ctx, r.client, f.topic, f.id, f.at, f.err)
+				if large, ok := errors.AsType[*kgo.ErrDecompressTooLarge](f.err); ok {
+					err.From = max(f.at, large.Offset)
+				}
 			}
 			if !yield(event.Record{Topic: f.topic, TopicID: f.topicID, Partition: f.id}, err) {
 				return stop

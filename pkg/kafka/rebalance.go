@@ -30,8 +30,8 @@ func (c *Consumer) offsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.O
 			for _, o := range t.Partitions {
 				if p := c.partition(t.Topic, o.Partition); p != nil && o.ErrorCode == 0 && o.Offset >= 0 {
 					p.startAt(o.Offset)
-					if o.Metadata == nil || *o.Metadata != ours {
-						c.tasks.Go(func() { c.reportMoved(p, o.Offset) })
+					if o.Metadata == nil || *o.Metadata == "" {
+						p.doubt()
 					}
 				}
 			}

@@ -56,7 +56,7 @@ func (p *partition) status(ctx context.Context) Partition {
 		Stopped: p.stopped(),
 	}
 	if f.err == nil && p.open.end > 0 {
-		s.Error = fmt.Sprintf("a transaction at offset %d has been open since %s", p.open.at, p.open.since.UTC().Format(time.RFC3339))
+		s.Error = fmt.Sprintf("a transaction has been open since %s; %s", p.open.since.UTC().Format(time.RFC3339), p.abortHint(p.open.at))
 	}
 	p.mu.Unlock()
 	if f.err == nil {
@@ -94,7 +94,7 @@ func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](f.err); ok {
 		to = max(loss.ResetTo, s.LogStart) // what lies before is as it was read
 	} else if f.reason == "batch_too_large" && s.Position >= s.LogStart {
-		to = behindBatch(ctx, p.cl, p.topic, p.id, s.Position)
+		to = behindBatch(ctx, p.cl, p.topic, p.id, s.Position, f.err)
 	}
 	if to < 0 {
 		return nil
@@ -102,9 +102,13 @@ func (p *partition) skipTo(ctx context.Context, f fault, s Partition) *int64 {
 	return &to
 }
 
-// behindBatch is the offset behind the batch that holds an offset, and -1 if that cannot be
-// told. The head of a batch is never compressed.
-func behindBatch(ctx context.Context, cl *kgo.Client, topic string, id int32, offset int64) int64 {
+// behindBatch is the offset behind the batch that is too large, and -1 if that cannot be told:
+// the error may not name it. Then it is the one that holds the offset; the head of a batch is
+// never compressed.
+func behindBatch(ctx context.Context, cl *kgo.Client, topic string, id int32, offset int64, err error) int64 {
+	if large, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok && large.NextOffset > offset {
+		return large.NextOffset
+	}
 	topics, err := kadm.NewClient(cl).Metadata(ctx, topic)
 	if err != nil {
 		return -1
@@ -183,6 +187,8 @@ func (c *Consumer) beforeSkip(ctx context.Context, cl *kgo.Client, topic string,
 	if c.cfg.BeforeSkip == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.timing.commit) // all commits of this member wait for it
+	defer cancel()
 	topicID, err := askTopicID(ctx, cl, topic)
 	if err != nil {
 		return err

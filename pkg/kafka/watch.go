@@ -101,8 +101,7 @@ func (p *partition) heldUp(stable, end int64) {
 	case now.Sub(p.open.since) >= p.c.timing.open:
 		if p.open.end == 0 {
 			p.log.Error("an open transaction holds the partition up, waiting for its end", "position", stable, "log_end", end, "since", p.open.since,
-				"next_step", fmt.Sprintf("find its producer and abort it: kafka-transactions.sh --bootstrap-server %s find-hanging --topic %s",
-					strings.Join(p.c.cfg.Brokers, ","), p.topic))
+				"next_step", p.abortHint(stable))
 		}
 		p.open.end = end
 	}
@@ -113,4 +112,11 @@ func (p *partition) heldUp(stable, end int64) {
 type openTransaction struct {
 	at, end int64
 	since   time.Time
+}
+
+// abortHint is what to type, if need be with --command-config, about the transaction at an offset.
+func (p *partition) abortHint(at int64) string {
+	tool := fmt.Sprintf("kafka-transactions.sh --bootstrap-server %s", strings.Join(p.c.cfg.Brokers, ","))
+	return fmt.Sprintf("whose it is: %s describe-producers --topic %s --partition %d; end it: %s abort --topic %s --partition %d --start-offset %d",
+		tool, p.topic, p.id, tool, p.topic, p.id, at)
 }

@@ -32,7 +32,7 @@ func TestConsumer_tells_of_an_open_transaction_that_holds_a_partition_up(t *test
 		t.Fatal(err)
 	}
 	publish(t, addrs, numbered(topic, 3, 2, "k")...)
-	book.wait(t, "level=ERROR", "an open transaction holds the partition up", "partition=0", "position=3", "find-hanging --topic "+topic)
+	book.wait(t, "level=ERROR", "an open transaction holds the partition up", "partition=0", "position=3", "abort --topic "+topic+" --partition 0 --start-offset 3")
 	eventually(t, "the lag", func() bool { return m.value(t, "consumer_lag_records", "topic", topic) == 3 })
 	if got := m.value(t, "consumer_partition_stopped", "topic", topic, "reason", "open_transaction"); got != 1 {
 		t.Errorf("consumer_partition_stopped: got %v, want 1", got)

@@ -94,7 +94,7 @@ func inboxMutations() []mutation {
 			edits:  []edit{{"pkg/inbox/redrive.go", `set attempts = 0, `, `set `}}},
 		{name: "rewind", promise: 7, tests: only,
 			breaks: "what is written anew in a log that was cut is taken for old",
-			edits:  []edit{{"pkg/inbox/clean.go", `set position = $4 where group_name`, `set position = position + 0*$4 where group_name`}}},
+			edits:  []edit{{"pkg/inbox/clean.go", `set position = case when position > $4 then $4 else position end`, `set position = case when position < 0 then $4 else position end`}}},
 		{name: "replay-repeatable", promise: 4, tests: only,
 			breaks: "effects that are not declared repeatable are replayed",
 			edits:  []edit{{"pkg/inbox/replay.go", `case !it.handler.repeatable:`, `case false:`}}},
