@@ -198,7 +198,12 @@ func TestInTx(t *testing.T) {
 func TestInTx_outlasts_broken_connections(t *testing.T) {
 	t.Parallel()
 	var left atomic.Int64
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: func(c driver.Connector) driver.Connector { return fragile{c, &left} }})
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Begin: func() error {
+		if left.Add(-1) >= 0 {
+			return driver.ErrBadConn
+		}
+		return nil
+	}}.Wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,50 +223,6 @@ func TestInTx_outlasts_broken_connections(t *testing.T) {
 	if got := names(t, d); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("rows %q", got)
 	}
-}
-
-// fragile makes connections that are broken when a transaction is to begin, so many times.
-type fragile struct {
-	driver.Connector
-	left *atomic.Int64
-}
-
-func (f fragile) Connect(ctx context.Context) (driver.Conn, error) {
-	raw, err := f.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return fragileConn{raw.(conn), f.left}, nil
-}
-
-// conn is what both drivers' connections offer.
-type conn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.SessionResetter
-}
-
-type fragileConn struct {
-	conn
-	left *atomic.Int64
-}
-
-func (c fragileConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if c.left.Add(-1) >= 0 {
-		return nil, driver.ErrBadConn
-	}
-	return c.conn.BeginTx(ctx, opts)
-}
-
-// CheckNamedValue lets PostgreSQL's driver take arrays.
-func (c fragileConn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.conn.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
-	}
-	return driver.ErrSkip
 }
 
 // gathered is a Deferred that inserts names.

@@ -24,64 +24,20 @@ import (
 	"example.com/keyline/pkg/outbox"
 )
 
-// snapping makes connections whose transaction fails every statement once snap is set, until
-// the next one begins.
-type snapping struct {
-	driver.Connector
-	snap *atomic.Bool
-}
-
-func (s snapping) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := s.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &snappingConn{losingConn: losingConn{c.(wholeConn), &atomic.Int64{}}, snap: s.snap}, nil
-}
-
-type snappingConn struct {
-	losingConn
-	snap *atomic.Bool
-	inTx bool
-}
-
-type snappingTx struct {
-	driver.Tx
-	c *snappingConn
-}
-
-func (t snappingTx) Commit() error   { t.c.inTx = false; return t.Tx.Commit() }
-func (t snappingTx) Rollback() error { t.c.inTx = false; return t.Tx.Rollback() }
-
-var errSnapped = errors.New("the connection broke")
-
-func (c *snappingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	c.snap.Store(false)
-	c.inTx = true
-	tx, err := c.losingConn.BeginTx(ctx, opts)
-	return snappingTx{tx, c}, err
-}
-
-func (c *snappingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.inTx && c.snap.Load() {
-		return nil, errSnapped
-	}
-	return c.losingConn.ExecContext(ctx, query, args)
-}
-
-func (c *snappingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if c.inTx && c.snap.Load() {
-		return nil, errSnapped
-	}
-	return c.losingConn.QueryContext(ctx, query, args)
-}
-
 // A handler that loses its transaction, by taking longer than the database lets it, must not
 // hold up its partition, nor be tried before all others for ever.
 func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
 	t.Parallel()
-	var snap atomic.Bool
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: func(c driver.Connector) driver.Connector { return snapping{c, &snap} }})
+	var snap atomic.Bool // every statement of the transaction fails, until the next one begins
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
+		Begin: func() error { snap.Store(false); return nil },
+		Statement: func(_ string, _ []driver.NamedValue, inTx bool) error {
+			if inTx && snap.Load() {
+				return errors.New("the connection broke")
+			}
+			return nil
+		},
+	}.Wrap})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package inbox_test
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -72,11 +71,17 @@ func TestHandleSlow_lostCommit(t *testing.T) {
 	})
 }
 
-// losingRig is a rig whose database does not tell of a commit once the number is 1.
+// losingRig is a rig whose database does not tell of the next commit once the number is 1; it is 2
+// then.
 func losingRig(t *testing.T, cfg inbox.Config) (*rig, *atomic.Int64) {
 	t.Helper()
 	lose := &atomic.Int64{}
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: func(c driver.Connector) driver.Connector { return losing{c, lose} }})
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Committed: func() error {
+		if lose.CompareAndSwap(1, 2) {
+			return errors.New("the connection broke")
+		}
+		return nil
+	}}.Wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,59 +94,4 @@ func losingRig(t *testing.T, cfg inbox.Config) (*rig, *atomic.Int64) {
 		t.Fatal(err)
 	}
 	return newRigOn(t, d, cfg), lose
-}
-
-// losing makes connections that do not tell of one commit.
-type losing struct {
-	driver.Connector
-	state *atomic.Int64 // 1: the next commit; 2: it has been
-}
-
-func (l losing) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := l.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &losingConn{c.(wholeConn), l.state}, nil
-}
-
-// wholeConn is what the drivers of both databases offer.
-type wholeConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.SessionResetter
-}
-
-type losingConn struct {
-	wholeConn
-	state *atomic.Int64
-}
-
-// CheckNamedValue leaves PostgreSQL's arrays to its driver.
-func (c *losingConn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.wholeConn.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
-	}
-	return driver.ErrSkip
-}
-
-func (c *losingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	tx, err := c.wholeConn.BeginTx(ctx, opts)
-	return losingTx{tx, c.state}, err
-}
-
-type losingTx struct {
-	driver.Tx
-	state *atomic.Int64
-}
-
-func (t losingTx) Commit() error {
-	err := t.Tx.Commit()
-	if err == nil && t.state.CompareAndSwap(1, 2) {
-		return errors.New("the connection broke")
-	}
-	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/services/all/check"
 	"example.com/keyline/services/inventory"
@@ -30,14 +31,13 @@ func TestF8_a_panic_stops_its_key_only(t *testing.T) {
 	bug.Store(true)
 	f.cfg.Tune = func(cfg any) {
 		if c, ok := cfg.(*inventory.Config); ok {
-			c.Database.Wrap = func(inner driver.Connector) driver.Connector {
-				return panicky{inner, func(query string, args []driver.NamedValue) {
-					if bug.Load() && strings.HasPrefix(query, "insert into reservation") && strings.Contains(fmt.Sprint(args), cursed) {
-						panics.Add(1)
-						panic("a handler's bug")
-					}
-				}}
-			}
+			c.Database.Wrap = dbtest.Breaks{Statement: func(query string, args []driver.NamedValue, _ bool) error {
+				if bug.Load() && strings.HasPrefix(query, "insert into reservation") && strings.Contains(fmt.Sprint(args), cursed) {
+					panics.Add(1)
+					panic("a handler's bug")
+				}
+				return nil
+			}}.Wrap
 		}
 	}
 	f.start()
@@ -79,48 +79,6 @@ func TestF8_a_panic_stops_its_key_only(t *testing.T) {
 	}
 	f.settle()
 	f.judge(check.Expect{})
-}
-
-// panicky is a database whose statements may panic.
-type panicky struct {
-	driver.Connector
-	before func(query string, args []driver.NamedValue)
-}
-
-func (p panicky) Connect(ctx context.Context) (driver.Conn, error) {
-	raw, err := p.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &panickyConn{raw.(fullConn), p.before}, nil
-}
-
-// fullConn is what both drivers' connections offer.
-type fullConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.SessionResetter
-}
-
-type panickyConn struct {
-	fullConn
-	before func(query string, args []driver.NamedValue)
-}
-
-func (c *panickyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	c.before(query, args)
-	return c.fullConn.ExecContext(ctx, query, args)
-}
-
-// CheckNamedValue lets PostgreSQL's driver take arrays.
-func (c *panickyConn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.fullConn.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
-	}
-	return driver.ErrSkip
 }
 
 // The mail server is slow, refuses connections, is in trouble, puts off a recipient, refuses
