@@ -36,6 +36,7 @@ const (
 type pair struct {
 	client, server net.Conn
 	deaf           bool // the answers are dropped
+	mute           bool // what the client sends is, too
 }
 
 func newProxy(t testing.TB, target string) *proxy {
@@ -103,9 +104,11 @@ func (p *proxy) copy(both *pair, from, to net.Conn, fromClient bool) {
 			p.await()
 			act := pass
 			p.mu.Lock()
-			watch, deaf := p.watch, both.deaf
+			watch, deaf, mute := p.watch, both.deaf, both.mute
 			p.mu.Unlock()
 			switch {
+			case fromClient && mute:
+				act = swallow
 			case fromClient && watch != nil:
 				act = watch(both, buf[:n])
 			case !fromClient && deaf:
@@ -168,6 +171,16 @@ func (p *proxy) cut() int {
 	}
 	p.cuts += n
 	return n
+}
+
+// strand lets nothing pass on the connections that are open now, and tells nobody; new ones work.
+func (p *proxy) strand() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for both := range p.pairs {
+		both.deaf, both.mute = true, true
+	}
+	return len(p.pairs)
 }
 
 // hold lets nothing pass, as if the cable were out: connections stay, and new ones are taken

@@ -91,6 +91,13 @@ func (w *world) repair() {
 	for _, s := range services {
 		w.databases[s].set(func(d *database) { d.slow, d.broken, d.skew, d.fails = 0, time.Time{}, 0, 0 })
 	}
+	w.mu.Lock()
+	for _, p := range w.alive {
+		p.mu.Lock()
+		p.forget = 0 // else a batch may lose its next five commits, half a minute apart
+		p.mu.Unlock()
+	}
+	w.mu.Unlock()
 	w.registry.set(time.Time{}, false)
 	w.mail.feel(func() mood { return mood{} })
 }
