@@ -42,6 +42,7 @@ var walls = []wall{
 	{folder: "pkg/codec", may: []string{"pkg/event"}, not: []string{"pkg/codec/compat"},
 		why: "the compatibility judge is a tool of the build; with it every service would link a decoder that is unsafe on hostile bytes"},
 	{folder: "pkg/kafka", may: []string{"pkg/event"}, why: layers},
+	{folder: "pkg/kafka/kafkatest", why: "it does things to a broker, and knows nothing of ours"},
 	{folder: "pkg/outbox", may: []string{"pkg/event", "pkg/codec", "pkg/db"}, not: []string{"pkg/codec/compat"}, why: layers},
 	{folder: "pkg/inbox", may: []string{"pkg/event", "pkg/codec", "pkg/db", "pkg/outbox"}, not: []string{"pkg/codec/compat"}, why: layers},
 	{folder: "pkg/idempotency", may: []string{"pkg/db"}, why: "it keeps answers to HTTP requests in a database, nothing more"},
@@ -54,13 +55,13 @@ var walls = []wall{
 	{folder: "services/inventory", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/email", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
 	{folder: "services/console", may: []string{"pkg", "schemas"}, not: testOnly, why: owned},
-	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/eventtest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
+	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/eventtest", "pkg/kafka/kafkatest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
 	{folder: "services/all/sim", why: "its program only starts runs and adds up what they report; the rest is a test"},
 	{folder: "services/all/mutants", why: "it changes the text of the others, so it must not be made of them"},
 }
 
 // testOnly is what a service's program must not hold; its tests may.
-var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest", "pkg/eventtest", "pkg/service/spectest"}
+var testOnly = []string{"pkg/embedded", "pkg/codec/compat", "pkg/db/dbtest", "pkg/eventtest", "pkg/kafka/kafkatest", "pkg/service/spectest"}
 
 // library says which folders may import a library. The longest prefix that matches an
 // import decides; libraries that are not listed are free.

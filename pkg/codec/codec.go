@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/sr"
 	"go.opentelemetry.io/otel/metric"
@@ -81,9 +82,9 @@ type Codec struct {
 	stored  map[int]string // what the store had at the start; nil until it was asked
 	flights map[int]*flight
 	refused map[int]refusal
-	// rechecked are IDs whose schemas were contradicted and are what they were.
-	rechecked map[int]refusal
-	down      refusal
+	down    refusal
+	// rechecked is when a schema was contradicted and was found to be what it was, by its ID.
+	rechecked map[int]time.Time
 }
 
 // New returns a codec for the payloads, zero values of every event that the service encodes
@@ -96,7 +97,7 @@ func New(cfg Config, payloads ...event.Payload) (*Codec, error) {
 		byName:  make(map[string]*reader),
 		masked:  make(map[string]bool),
 		flights: make(map[int]*flight),
-		refused: make(map[int]refusal), rechecked: make(map[int]refusal),
+		refused: make(map[int]refusal), rechecked: make(map[int]time.Time),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

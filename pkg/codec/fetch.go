@@ -165,31 +165,33 @@ func (c *Codec) Recheck(ctx context.Context, value []byte, said string) (string,
 	}
 	id, _, _ := header.DecodeID(value) // open has read it
 	c.mu.Lock()
-	asked := c.rechecked[id].stands()
+	asked := time.Since(c.rechecked[id]) < downFor
 	c.mu.Unlock()
 	if asked {
 		return w.name, nil
 	}
 	text, err := c.fetch(ctx, id)
+	if errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("schema %d: %w", id, err)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.remember(id, &flight{err: err})
+		return "", err
+	}
 	var now *writer
 	if err == nil {
 		now, err = c.newWriter(id, text)
 	}
-	c.mu.Lock()
-	switch {
-	case errors.Is(err, ErrUnavailable):
-		err = fmt.Errorf("schema %d: %w", id, err)
-		c.remember(id, &flight{err: err})
-		c.mu.Unlock()
-		return "", err
-	case err != nil || now.name != said:
+	if err != nil || now.name != said {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		if len(c.rechecked) >= maxRefused {
 			clear(c.rechecked)
 		}
-		c.rechecked[id] = refusal{errContradicted, time.Now().Add(downFor)}
-		c.mu.Unlock()
+		c.rechecked[id] = time.Now()
 		return w.name, nil
 	}
+	c.mu.Lock()
 	delete(c.stored, id)
 	c.use(id, now)
 	c.mu.Unlock()
@@ -197,8 +199,6 @@ func (c *Codec) Recheck(ctx context.Context, value []byte, said string) (string,
 	c.save(ctx, id, text)
 	return now.name, nil
 }
-
-var errContradicted = errors.New("asked again, and the same")
 
 // fetch asks the registry, unless it was down a moment ago.
 func (c *Codec) fetch(ctx context.Context, id int) (string, error) {

@@ -117,7 +117,7 @@ func (d *DB) Close() error {
 // Ping reports whether the database answers now.
 func (d *DB) Ping(ctx context.Context) error {
 	var one int
-	if err := d.read.QueryRowContext(ctx, `select 1`).Scan(&one); err != nil {
+	if err := d.QueryRow(ctx, `select 1`).Scan(&one); err != nil {
 		return fmt.Errorf("reach the database: %w", err)
 	}
 	return nil

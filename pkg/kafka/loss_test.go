@@ -3,10 +3,8 @@ package kafka_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/kafka"
+	"example.com/keyline/pkg/kafka/kafkatest"
 )
 
 // overtaken runs a consumer that has read ten records and then is away, as if stopped, while
@@ -30,29 +29,13 @@ func overtaken(t *testing.T, book *logbook, m *metrics, meanwhile func(cluster *
 	consume(t, kafka.Config{Brokers: addrs, Group: group, Log: book.logger(), Meter: m.meter}, rec, nil, topic)
 	publish(t, addrs, numbered(topic, 0, 10, "k")...)
 	rec.waitFor(t, 10)
-	// Its fetches get no answer. Once one was turned away, none that was sent before is under
-	// way.
-	var away atomic.Bool
-	turned := make(chan struct{}, 1)
-	away.Store(true)
-	cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
-		cluster.KeepControl()
-		if !away.Load() {
-			return nil, nil, false
-		}
-		select {
-		case turned <- struct{}{}:
-		default:
-		}
-		return nil, errors.New("away"), true
-	})
-	<-turned
+	wake := kafkatest.HoldFetches(cluster, 1)
 	publish(t, addrs, numbered(topic, 10, 10, "k")...)
 	if err := cluster.DeleteRecords(topic, 0, 15); err != nil {
 		t.Fatal(err)
 	}
 	meanwhile(cluster, group, topic)
-	away.Store(false)
+	wake()
 }
 
 // committedAnswer says that a group has committed an offset in partition 0 of a topic.
@@ -73,6 +56,15 @@ type outsider struct {
 	*testing.T
 	addrs        []string
 	topic, group string
+}
+
+// newOutsider makes a group and a topic of ten records.
+func newOutsider(t *testing.T) outsider {
+	t.Helper()
+	addrs := brokers(t)
+	o := outsider{t, addrs, newTopic(t, addrs, 1), unique(t, "group")}
+	publish(t, addrs, numbered(o.topic, 0, 10, "k")...)
+	return o
 }
 
 func (o outsider) set(at int64, metadata string) {
@@ -194,10 +186,7 @@ func TestConsumer_Losses(t *testing.T) {
 
 	t.Run("an offset that another program has set is told, with what it leaves out", func(t *testing.T) {
 		t.Parallel()
-		o := outsider{T: t, addrs: brokers(t)}
-		o.topic, o.group = newTopic(t, o.addrs, 1), unique(t, "group")
-		publish(t, o.addrs, numbered(o.topic, 0, 10, "k")...)
-
+		o := newOutsider(t)
 		o.set(7, "")
 		rec, book, m := newRecorder(), &logbook{}, newMetrics()
 		stop := o.run(rec, book, m, 3)
@@ -241,9 +230,7 @@ func TestConsumer_Losses(t *testing.T) {
 
 	t.Run("an offset from outside that lies beyond the log is told again, as long as records are written before it", func(t *testing.T) {
 		t.Parallel()
-		o := outsider{T: t, addrs: brokers(t)}
-		o.topic, o.group = newTopic(t, o.addrs, 1), unique(t, "group")
-		publish(t, o.addrs, numbered(o.topic, 0, 10, "k")...)
+		o := newOutsider(t)
 		o.set(15, "")
 		book := &logbook{}
 		stop := o.run(newRecorder(), book, newMetrics(), 3)

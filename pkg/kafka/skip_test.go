@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/kafka"
@@ -81,6 +83,49 @@ func TestConsumer_Skip(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec.waitFor(t, 2)
+	})
+
+	t.Run("leaves out the batch that is too large, though a transaction's marker lies before it", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic := newTopic(t, addrs, 1)
+		other := must(kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.TransactionalID(topic), kgo.DefaultProduceTopic(topic)))(t)
+		defer other.Close()
+		if err := other.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.ProduceSync(t.Context(), kgo.KeySliceRecord([]byte("k"), []byte("0"))).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+			t.Fatal(err)
+		}
+		bomb(t, addrs, topic)
+		publish(t, addrs, numbered(topic, 0, 2, "behind")...)
+		rec := newRecorder()
+		c := consume(t, kafka.Config{Brokers: addrs, Group: unique(t, "group")}, rec, nil, topic)
+		rec.waitFor(t, 1)
+		p := stopped(t, c, topic, "batch_too_large")
+		if p.SkipTo == nil || *p.SkipTo != 3 {
+			t.Fatalf("%+v: want that it may go on at 3: the record, the marker and the batch lie before", p)
+		}
+		eventually(t, "the record is done", func() bool { return c.Skip(t.Context(), topic, 0, p.Position, *p.SkipTo) == nil })
+		rec.waitFor(t, 3)
+	})
+
+	t.Run("does not wait longer than for a commit until others have forgotten", func(t *testing.T) {
+		t.Parallel()
+		addrs := brokers(t)
+		topic, group := newTopic(t, addrs, 1), unique(t, "group")
+		bomb(t, addrs, topic)
+		c := consume(t, kafka.Config{Brokers: addrs, Group: group, BeforeSkip: func(ctx context.Context, _ string, _ [16]byte, _ int32, _ int64) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}, newRecorder(), func(c *kafka.Consumer) { c.SetCommitTimeout(300 * time.Millisecond) }, topic)
+		p := stopped(t, c, topic, "batch_too_large")
+		if err := c.Skip(context.WithoutCancel(t.Context()), topic, 0, p.Position, *p.SkipTo); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Skip = %v, want %v", err, context.DeadlineExceeded)
+		}
 	})
 
 	t.Run("reads the whole log where the position lies behind its end", func(t *testing.T) {

@@ -61,10 +61,7 @@ func TestF36_a_registry_that_is_down_delays_new_schemas_only(t *testing.T) {
 	front, behind := httptest.NewServer(m), httptest.NewServer(registry)
 	t.Cleanup(behind.Close) // when the shop has stopped
 	t.Cleanup(front.Close)
-	f := newTrial(t, map[string]string{"SCHEMA_REGISTRY_URL": front.URL, "RETRY_ATTEMPTS": "3"})
-	f.cfg.Data = t.TempDir()
-	f.start()
-	f.stockUp()
+	f := openLasting(t, map[string]string{"SCHEMA_REGISTRY_URL": front.URL, "RETRY_ATTEMPTS": "3"})
 	f.trade(size(8, 100))
 	f.settle()
 	f.quiet()

@@ -115,6 +115,16 @@ func openTrial(t testing.TB, vars map[string]string, opts ...kfake.Opt) *trial {
 	return f
 }
 
+// openLasting is openTrial with state that outlasts a stop.
+func openLasting(t testing.TB, vars map[string]string) *trial {
+	t.Helper()
+	f := newTrial(t, vars)
+	f.cfg.Data = t.TempDir()
+	f.start()
+	f.stockUp()
+	return f
+}
+
 // stockUp fills the shelves: one article soon runs out.
 func (f *trial) stockUp() {
 	f.Helper()

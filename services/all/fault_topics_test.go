@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/kafka/kafkatest"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/all"
 	"example.com/keyline/services/all/check"
@@ -231,23 +231,7 @@ func TestF19_retention_that_overtakes_a_group_is_told(t *testing.T) {
 	f.before = f.records(schemas.TopicOrders)
 	noise := f.noise(60)
 
-	var away atomic.Bool
-	turned := make(chan struct{}, 100)
-	f.cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
-		f.cluster.KeepControl()
-		if !away.Load() {
-			return nil, nil, false
-		}
-		select {
-		case turned <- struct{}{}:
-		default:
-		}
-		return nil, errors.New("away"), true
-	})
-	away.Store(true)
-	for range 10 { // no fetch that was sent before is under way any more
-		<-turned
-	}
+	wake := kafkatest.HoldFetches(f.cluster, 10)
 	ends := f.ends(schemas.TopicOrders)[schemas.TopicOrders]
 	f.write(noise...)
 	const lost = 3
@@ -265,7 +249,7 @@ func TestF19_retention_that_overtakes_a_group_is_told(t *testing.T) {
 	}
 	f.starts = offsets{schemas.TopicOrders: ends}
 	f.starts[schemas.TopicOrders][overtaken] = from + lost
-	away.Store(false)
+	wake()
 
 	groups := []string{"inventory", "email"}
 	for _, service := range groups {
@@ -303,10 +287,7 @@ func TestF19_retention_that_overtakes_a_group_is_told(t *testing.T) {
 // what that leaves out is told to the record, though most of what inventory reads it ignores.
 func TestOffsets_that_were_set_on_from_outside_are_told(t *testing.T) {
 	t.Parallel()
-	f := newTrial(t, nil)
-	f.cfg.Data = t.TempDir()
-	f.start()
-	f.stockUp()
+	f := openLasting(t, nil)
 	f.trade(size(20, 20))
 	f.settle()
 	f.quiet()

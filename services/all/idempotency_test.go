@@ -20,10 +20,7 @@ import (
 // when they give up in the middle, ask again, and the shop is stopped meanwhile.
 func TestF41_a_key_has_one_effect_and_one_answer(t *testing.T) {
 	t.Parallel()
-	f := newTrial(t, nil)
-	f.cfg.Data = t.TempDir()
-	f.start()
-	f.stockUp()
+	f := openLasting(t, nil)
 	for range size(2, 20) {
 		f.sameKey(f.draw())
 		f.rounds++

@@ -27,11 +27,11 @@ func (b breaking) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &breakingConn{conn: raw.(conn), breaks: b.breaks}, nil
+	return &breakingConn{Conn: raw.(Conn), breaks: b.breaks}, nil
 }
 
-// conn is what both drivers' connections offer.
-type conn interface {
+// Conn is what both drivers' connections offer.
+type Conn interface {
 	driver.Conn
 	driver.ConnBeginTx
 	driver.ConnPrepareContext
@@ -41,7 +41,7 @@ type conn interface {
 }
 
 type breakingConn struct {
-	conn
+	Conn
 	breaks Breaks
 	inTx   bool
 }
@@ -52,7 +52,7 @@ func (c *breakingConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driv
 			return nil, err
 		}
 	}
-	tx, err := c.conn.BeginTx(ctx, opts)
+	tx, err := c.Conn.BeginTx(ctx, opts)
 	c.inTx = err == nil
 	return breakingTx{tx, c}, err
 }
@@ -61,14 +61,14 @@ func (c *breakingConn) ExecContext(ctx context.Context, query string, args []dri
 	if err := c.statement(query, args); err != nil {
 		return nil, err
 	}
-	return c.conn.ExecContext(ctx, query, args)
+	return c.Conn.ExecContext(ctx, query, args)
 }
 
 func (c *breakingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if err := c.statement(query, args); err != nil {
 		return nil, err
 	}
-	return c.conn.QueryContext(ctx, query, args)
+	return c.Conn.QueryContext(ctx, query, args)
 }
 
 func (c *breakingConn) statement(query string, args []driver.NamedValue) error {
@@ -80,7 +80,7 @@ func (c *breakingConn) statement(query string, args []driver.NamedValue) error {
 
 // CheckNamedValue leaves PostgreSQL's arrays to its driver.
 func (c *breakingConn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.conn.(driver.NamedValueChecker); ok {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
 		return checker.CheckNamedValue(v)
 	}
 	return driver.ErrSkip

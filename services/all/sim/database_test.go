@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/keyline/pkg/db/dbtest"
 )
 
 // database is the database of a service, which outlives its processes.
@@ -129,12 +131,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // rawConn is what SQLite's connections offer.
 type rawConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.SessionResetter
+	dbtest.Conn
 	driver.Validator
 }
 
