@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/kafka"
 )
 
@@ -68,7 +69,7 @@ func TestConsumer_UnknownTopic(t *testing.T) {
 
 func TestConsumer_WrongBroker(t *testing.T) {
 	t.Parallel()
-	addr, port := freePort(t)
+	addr, port := eventtest.FreeAddr(t)
 	book, rec := &logbook{}, newRecorder()
 	c := consume(t, kafka.Config{Brokers: []string{addr}, Group: "group", Log: book.logger()}, rec,
 		func(c *kafka.Consumer) { c.SetWatchEvery(100 * time.Millisecond) }, "late")

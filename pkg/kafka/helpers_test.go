@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -212,17 +211,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 		<-tick.C
 	}
-}
-
-// freePort returns a loopback address where nobody listens yet.
-func freePort(t testing.TB) (addr string, port int) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String(), l.Addr().(*net.TCPAddr).Port
 }
 
 // metrics reads instruments back.

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/kafka"
 )
 
@@ -212,7 +213,7 @@ func TestProducer_Publish(t *testing.T) {
 
 	t.Run("with the broker away it waits for the end of its context", func(t *testing.T) {
 		t.Parallel()
-		addr, port := freePort(t)
+		addr, port := eventtest.FreeAddr(t)
 		p := newProducer(t, kafka.Config{Brokers: []string{addr}})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/kafka"
 )
 
@@ -277,7 +278,7 @@ func TestNewReader(t *testing.T) {
 
 	t.Run("says at once that no broker answers", func(t *testing.T) {
 		t.Parallel()
-		addr, _ := freePort(t)
+		addr, _ := eventtest.FreeAddr(t)
 		if _, err := kafka.NewReader(t.Context(), kafka.Config{Brokers: []string{addr}}); err == nil {
 			t.Error("no error without a broker")
 		}
@@ -432,7 +433,7 @@ func TestPlan(t *testing.T) {
 
 	t.Run("says that no broker answers", func(t *testing.T) {
 		t.Parallel()
-		addr, _ := freePort(t)
+		addr, _ := eventtest.FreeAddr(t)
 		if _, err := kafka.Plan(t.Context(), kafka.Config{Brokers: []string{addr}}, declared); err == nil {
 			t.Error("no error without a broker")
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/services/all"
 )
 
@@ -24,14 +25,14 @@ type absence struct {
 }
 
 func absentKafka(t *testing.T) absence {
-	addr, port := freeAddr(t)
+	addr, port := eventtest.FreeAddr(t)
 	return absence{"a broker", map[string]string{"KAFKA_BROKERS": addr}, "fail kafka: ", addr, func(t *testing.T) {
 		broker(t, port)
 	}}
 }
 
 func absentRegistry(t *testing.T) absence {
-	addr, _ := freeAddr(t)
+	addr, _ := eventtest.FreeAddr(t)
 	return absence{"a registry", map[string]string{"SCHEMA_REGISTRY_URL": "http://" + addr}, "fail verify the schemas: ", addr, func(t *testing.T) {
 		registry, err := embedded.NewRegistry("")
 		if err != nil {
@@ -54,7 +55,7 @@ func absentDatabase(t *testing.T) absence {
 	if base, ok := strings.CutPrefix(real["DATABASE_URL"], "postgres://"); ok {
 		at, rest, _ := strings.Cut(base, "/")
 		server := at[strings.LastIndexByte(at, '@')+1:]
-		addr, _ := freeAddr(t)
+		addr, _ := eventtest.FreeAddr(t)
 		url := "postgres://" + strings.TrimSuffix(at, server) + addr + "/" + rest
 		return absence{"a database", map[string]string{"DATABASE_URL": url}, check, log, func(t *testing.T) { forward(t, addr, server) }}
 	}
@@ -104,7 +105,7 @@ func TestAddress(t *testing.T) {
 		t.Run(one.name+" that comes late", func(t *testing.T) {
 			parallel(t)
 			s := prepare(t, one.vars)
-			addr, port := freeAddr(t)
+			addr, port := eventtest.FreeAddr(t)
 			s.cfg.Port = port
 			s.Shop = &all.Shop{URLs: all.URLs{HTTP: "http://" + addr}}
 			opened, ended := s.run()

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/service"
 	"example.com/keyline/services/all"
 )
@@ -106,17 +106,6 @@ func (p *process) status() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// freeAddr is an address on which nobody listens.
-func freeAddr(t testing.TB) (addr string, port int) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String(), l.Addr().(*net.TCPAddr).Port
-}
-
 // TestAcceptedMeansDurable is promise 1: a shop that is killed, broker and all, loses no
 // order that it has accepted, and a request whose answer was lost can be repeated.
 func TestAcceptedMeansDurable(t *testing.T) {
@@ -124,7 +113,7 @@ func TestAcceptedMeansDurable(t *testing.T) {
 	const rounds, customers, enough = 2, 4, 25
 	// No mail server until the end: a mail that was being sent when the process died would be
 	// left alone until its claim ends, which takes a minute.
-	smtp, port := freeAddr(t)
+	smtp, port := eventtest.FreeAddr(t)
 	data := t.TempDir()
 	s := prepare(t, map[string]string{"SMTP_ADDR": smtp})
 	s.cfg.Data = data

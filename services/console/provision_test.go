@@ -3,7 +3,6 @@ package console_test
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/kafka"
 	"example.com/keyline/schemas"
 )
@@ -126,13 +126,8 @@ func TestProvision(t *testing.T) {
 
 	t.Run("waits for brokers that come later, and not for ever", func(t *testing.T) {
 		t.Parallel()
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
-		environ := map[string]string{"KAFKA_BROKERS": l.Addr().String(), "SCHEMA_REGISTRY_URL": emptyRegistry(t)}
+		addr, port := eventtest.FreeAddr(t)
+		environ := map[string]string{"KAFKA_BROKERS": addr, "SCHEMA_REGISTRY_URL": emptyRegistry(t)}
 		run(t, environ, "provision").want(t, 1, "no broker answers", "console provision --wait 60s\n")
 		run(t, environ, "provision", "--plan").want(t, 1, "no broker answers", "console provision --plan --wait 60s\n")
 		run(t, environ, "provision", "--plan", "--wait", "300ms").want(t, 1, "not yet, trying again")

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"example.com/keyline/pkg/eventtest"
 )
 
 // process is one service in a process of its own. It may be started again, on the same
@@ -46,7 +46,10 @@ type process struct {
 func (r *rig) add(service string, vars ...string) *process {
 	r.Helper()
 	n := len(r.replicas(service))
-	p := &process{r: r, service: service, name: fmt.Sprintf("%s-%d", service, n), public: freeAddr(r), help: freeAddr(r), ended: make(chan struct{})}
+	p := &process{r: r, service: service, name: fmt.Sprintf("%s-%d", service, n), ended: make(chan struct{})}
+	// It binds its ports again after each crash, and must find them free.
+	p.public, _ = eventtest.FreeAddr(r)
+	p.help, _ = eventtest.FreeAddr(r)
 	close(p.ended)
 	p.log = filepath.Join(r.dir, p.name+".log")
 	p.vars = append([]string{
@@ -243,23 +246,3 @@ func (p *process) metric(name string) (sum float64) {
 
 // wrecks are lines of a log that no fault excuses.
 var wrecks = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE|.*SIGSEGV).*$`)
-
-// nextPort goes up, below the range from which systems take the ports of outgoing
-// connections: a child binds its port again after each crash, and must find it free.
-var nextPort atomic.Int32
-
-func init() { nextPort.Store(12_000 + rand.Int32N(15_000)) }
-
-// freeAddr is an address on which nobody listens. Each is given out once.
-func freeAddr(r *rig) string {
-	r.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", nextPort.Add(1))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	r.Fatal("no free port")
-	return ""
-}

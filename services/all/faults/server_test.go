@@ -21,6 +21,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", for the test's own connections
+
+	"example.com/keyline/pkg/eventtest"
 )
 
 // server is a part that runs in a process of its own and keeps its state in a folder.
@@ -108,11 +110,11 @@ func (s *server) end(sig syscall.Signal) {
 // startApart starts the embedded broker in a process of its own.
 func (r *rig) startApart() {
 	r.Helper()
-	r.brokers = freeAddr(r)
-	_, port, _ := net.SplitHostPort(r.brokers)
+	addr, port := eventtest.FreeAddr(r)
+	r.brokers = addr
 	r.broker = &server{r: r, addr: r.brokers, log: filepath.Join(r.dir, "broker.log"), make: func() *exec.Cmd {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childVar+"=broker", portVar+"="+port, dirVar+"="+filepath.Join(r.dir, "broker"))
+		cmd.Env = append(os.Environ(), childVar+"=broker", portVar+"="+strconv.Itoa(port), dirVar+"="+filepath.Join(r.dir, "broker"))
 		if _, err := cmd.StdinPipe(); err != nil { // closed when it is waited for, or with this process
 			r.Fatal(err)
 		}
@@ -136,7 +138,8 @@ func missingKafka() error {
 // startReal starts a real broker, behind a proxy.
 func (r *rig) startReal() {
 	r.Helper()
-	addr, controller := freeAddr(r), freeAddr(r)
+	addr, _ := eventtest.FreeAddr(r)
+	controller, _ := eventtest.FreeAddr(r)
 	r.wire = newProxy(r, addr)
 	r.brokers = r.wire.addr
 	ports := make([]string, 3)
@@ -179,8 +182,8 @@ func (r *rig) startPostgres() {
 		r.Fatal(err)
 	}
 	base := r.folder() // one of its own: another user has to own it
-	dir, addr := filepath.Join(base, "data"), freeAddr(r)
-	_, port, _ := net.SplitHostPort(addr)
+	dir := filepath.Join(base, "data")
+	addr, port := eventtest.FreeAddr(r)
 	as := r.postgresUser(base)
 	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", dir, "-U", "keyline", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	initdb.SysProcAttr, initdb.Dir = as, base
@@ -188,7 +191,7 @@ func (r *rig) startPostgres() {
 		r.Fatalf("initdb: %v: %s", err, out)
 	}
 	r.postgres = &postgres{server: &server{r: r, addr: addr, log: filepath.Join(r.dir, "postgres.log"), make: func() *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", dir, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+		cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", dir, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
 			"-c", "max_connections=200", "-c", "deadlock_timeout=100ms")
 		cmd.SysProcAttr, cmd.Dir = as, base
 		return cmd
