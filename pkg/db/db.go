@@ -5,13 +5,11 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	"modernc.org/sqlite"
 )
 
 // Config says which database to open.
@@ -37,7 +35,6 @@ type DB struct {
 
 const (
 	postgresConns = 20
-	sqliteReaders = 4
 	// statementTimeout ends a statement outside a transaction. A server, or what stands before
 	// it, that acknowledges what it is sent and never answers is noticed by nothing else.
 	statementTimeout = 30 * time.Second
@@ -79,29 +76,6 @@ func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB
 	pool.SetMaxIdleConns(postgresConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	return &DB{write: pool, read: pool, dialect: postgres, schema: conf.RuntimeParams["search_path"], bound: statementTimeout, rested: pause}, nil
-}
-
-func openSQLite(path string, wrap func(driver.Connector) driver.Connector) (*DB, error) {
-	if path == "" {
-		return nil, fmt.Errorf("DATABASE_URL must name a file behind sqlite:, for example sqlite:./order.db")
-	}
-	file, query, _ := strings.Cut(path, "?")
-	// The path is escaped because SQLite takes a URI: a # or % in it would end elsewhere.
-	dsn := "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + query +
-		"&_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)"
-	writer, err := sqlite.NewConnector(dsn + "&_txlock=immediate")
-	if err != nil {
-		return nil, fmt.Errorf("open sqlite: %w", err)
-	}
-	reader, err := sqlite.NewConnector(dsn + "&_pragma=query_only(1)")
-	if err != nil {
-		return nil, fmt.Errorf("open sqlite: %w", err)
-	}
-	write, read := sql.OpenDB(wrap(writer)), sql.OpenDB(wrap(reader))
-	write.SetMaxOpenConns(1)
-	read.SetMaxOpenConns(sqliteReaders)
-	read.SetMaxIdleConns(sqliteReaders)
-	return &DB{write: write, read: read, dialect: sqliteDialect, file: file, bound: statementTimeout}, nil
 }
 
 // Close closes the connections. It waits for queries that are under way.

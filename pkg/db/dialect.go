@@ -2,7 +2,6 @@ package db
 
 import (
 	"database/sql"
-	"database/sql/driver"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"modernc.org/sqlite"
 )
 
 type dialect int
@@ -21,16 +19,6 @@ const (
 	postgres dialect = iota
 	sqliteDialect
 )
-
-func init() {
-	// On SQLite now_micros() is this process's clock; PostgreSQL's is made by Migrate.
-	err := sqlite.RegisterScalarFunction("now_micros", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
-		return time.Now().UnixMicro(), nil
-	})
-	if err != nil {
-		panic(err)
-	}
-}
 
 // Micros is a time as the databases keep it: microseconds since 1970.
 func Micros(t time.Time) int64 { return t.UnixMicro() }
@@ -208,12 +196,8 @@ func IsConflict(err error) bool {
 	if errors.As(err, &pg) {
 		return pg.Code == "40001" || pg.Code == "40P01" || pg.Code == "55P03"
 	}
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
-		primary := lite.Code() & 0xff
-		return primary == 5 || primary == 6 // SQLITE_BUSY, SQLITE_LOCKED
-	}
-	return false
+	primary := sqliteCode(err) & 0xff
+	return primary == 5 || primary == 6 // SQLITE_BUSY, SQLITE_LOCKED
 }
 
 // IsTrouble reports whether a statement failed because of the server's state, not because of
@@ -236,6 +220,6 @@ func IsDuplicate(err error) bool {
 	if errors.As(err, &pg) {
 		return pg.Code == "23505"
 	}
-	var lite *sqlite.Error
-	return errors.As(err, &lite) && (lite.Code() == 2067 || lite.Code() == 1555) // unique, primary key
+	code := sqliteCode(err)
+	return code == 2067 || code == 1555 // unique, primary key
 }
