@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// cluster is where the shop runs, as kubectl reaches it.
+type cluster struct {
+	context   string // empty: the current one
+	namespace string
+}
+
+// kubectl runs one command, and returns what it printed.
+func (c cluster) kubectl(ctx context.Context, args ...string) (string, error) {
+	cmd := c.command(ctx, args...)
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(problem.String()))
+	}
+	return out.String(), nil
+}
+
+func (c cluster) command(ctx context.Context, args ...string) *exec.Cmd {
+	where := []string{"--namespace", c.namespace}
+	if c.context != "" {
+		where = append(where, "--context", c.context)
+	}
+	cmd := exec.CommandContext(ctx, "kubectl", append(where, args...)...)
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// forward is a way to a port of a service, opened again whenever the pod at its end is gone.
+type forward struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+
+	mu   sync.Mutex
+	url  string        // empty while there is none
+	open chan struct{} // closed when url is set, replaced when it is not
+	last error         // of the newest attempt
+}
+
+// forward opens a way to a target such as "service/order".
+func (c cluster) forward(target string, port int) *forward {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &forward{stop: cancel, ended: make(chan struct{}), open: make(chan struct{})}
+	go func() {
+		defer close(f.ended)
+		for ctx.Err() == nil {
+			f.keep(ctx, c.command(ctx, "port-forward", "--address", "127.0.0.1", target, fmt.Sprintf(":%d", port)))
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}()
+	return f
+}
+
+var forwarding = regexp.MustCompile(`^Forwarding from (127\.0\.0\.1:\d+) ->`)
+
+// keep holds the way open for as long as kubectl does.
+func (f *forward) keep(ctx context.Context, cmd *exec.Cmd) {
+	var problem bytes.Buffer
+	cmd.Stderr = &problem
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		f.set("", err)
+		return
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if m := forwarding.FindStringSubmatch(lines.Text()); m != nil {
+			f.set("http://"+m[1], nil)
+		}
+	}
+	err = cmd.Wait()
+	if ctx.Err() == nil {
+		f.set("", errors.Join(err, errors.New(strings.TrimSpace(problem.String()))))
+	}
+}
+
+func (f *forward) set(url string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if (f.url == "") != (url == "") {
+		if url == "" {
+			f.open = make(chan struct{})
+		} else {
+			close(f.open)
+		}
+	}
+	f.url, f.last = url, err
+}
+
+// at waits for the way to be open, and returns its URL.
+func (f *forward) at(ctx context.Context) (string, error) {
+	for {
+		f.mu.Lock()
+		url, open, last := f.url, f.open, f.last
+		f.mu.Unlock()
+		if url != "" {
+			return url, nil
+		}
+		select {
+		case <-open:
+		case <-ctx.Done():
+			return "", errors.Join(ctx.Err(), last)
+		}
+	}
+}
+
+func (f *forward) close() {
+	f.stop()
+	<-f.ended
+}
