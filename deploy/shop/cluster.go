@@ -54,14 +54,16 @@ type forward struct {
 	last error         // of the newest attempt
 }
 
-// forward opens a way to a target such as "service/order".
-func (c cluster) forward(target string, port int) *forward {
+// forward opens a way to a target such as "service/order", from a free port here.
+func (c cluster) forward(target string, port int) *forward { return c.forwardTo(target, 0, port) }
+
+func (c cluster) forwardTo(target string, here, port int) *forward {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &forward{stop: cancel, ended: make(chan struct{}), open: make(chan struct{})}
 	go func() {
 		defer close(f.ended)
 		for ctx.Err() == nil {
-			f.keep(ctx, c.command(ctx, "port-forward", "--address", "127.0.0.1", target, fmt.Sprintf(":%d", port)))
+			f.keep(ctx, c.command(ctx, "port-forward", "--address", "127.0.0.1", target, fmt.Sprintf("%d:%d", here, port)))
 			select {
 			case <-ctx.Done():
 			case <-time.After(200 * time.Millisecond):
@@ -130,4 +132,12 @@ func (f *forward) at(ctx context.Context) (string, error) {
 func (f *forward) close() {
 	f.stop()
 	<-f.ended
+}
+
+// exitCode is the exit code of a program that kubectl ran in a pod, 0 if err is nil or another.
+func exitCode(err error) int {
+	if ended, ok := errors.AsType[*exec.ExitError](err); ok {
+		return ended.ExitCode()
+	}
+	return 0
 }

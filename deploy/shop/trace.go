@@ -103,11 +103,11 @@ func (t jaegerTrace) took() time.Duration {
 }
 
 // trace waits until Jaeger has a trace as it should be.
-func (s *smoke) trace(ctx context.Context, id string, want []string) (jaegerTrace, error) {
+func (r *run) trace(ctx context.Context, id string, want []string) (jaegerTrace, error) {
 	// Spans come in batches, each service's by itself.
 	over := time.Now().Add(30 * time.Second)
 	for {
-		t, err := s.lookUp(ctx, id)
+		t, err := r.lookUp(ctx, id)
 		if err != nil {
 			return t, err
 		}
@@ -126,11 +126,11 @@ func (s *smoke) trace(ctx context.Context, id string, want []string) (jaegerTrac
 	}
 }
 
-func (s *smoke) lookUp(ctx context.Context, id string) (jaegerTrace, error) {
+func (r *run) lookUp(ctx context.Context, id string) (jaegerTrace, error) {
 	var found struct {
 		Data []jaegerTrace `json:"data"`
 	}
-	status, answer, err := s.jaeger.once(ctx, "GET", "/api/traces/"+id, "", nil)
+	status, answer, err := r.jaeger.once(ctx, "GET", "/api/traces/"+id, "", nil)
 	switch {
 	case err != nil:
 		return jaegerTrace{}, fmt.Errorf("ask Jaeger for a trace: %w", err)

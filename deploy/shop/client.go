@@ -93,9 +93,9 @@ type orderLine struct {
 	UnitPrice int    `json:"unit_price_cents"`
 }
 
-func (s *smoke) place(ctx context.Context, name, sku string, quantity int) (o order, repeats int, err error) {
-	address := fmt.Sprintf("%s-%s@customer.example", name, s.id)
-	repeats, err = s.orders.ask(ctx, "POST", "/v1/orders", s.id+"-"+name, map[string]any{
+func (r *run) place(ctx context.Context, name, sku string, quantity int) (o order, repeats int, err error) {
+	address := fmt.Sprintf("%s-%s@customer.example", name, r.id)
+	repeats, err = r.intake.ask(ctx, "POST", "/v1/orders", r.id+"-"+name, map[string]any{
 		"customer_id": "smoke", "customer_email": address, "lines": []orderLine{{sku, quantity, 450}},
 	}, http.StatusAccepted, &o)
 	o.address = address
@@ -103,9 +103,9 @@ func (s *smoke) place(ctx context.Context, name, sku string, quantity int) (o or
 }
 
 // settled waits for an order to have a status.
-func (s *smoke) settled(ctx context.Context, o *order, status string) error {
+func (r *run) settled(ctx context.Context, o *order, status string) error {
 	for {
-		if _, err := s.orders.ask(ctx, "GET", "/v1/orders/"+o.ID+"?wait=5s", "", nil, http.StatusOK, o); err != nil {
+		if _, err := r.intake.ask(ctx, "GET", "/v1/orders/"+o.ID+"?wait=5s", "", nil, http.StatusOK, o); err != nil {
 			return err
 		}
 		if o.Status == status {
@@ -124,8 +124,8 @@ type stock struct {
 	Available int `json:"available"`
 }
 
-func (s *smoke) receive(ctx context.Context, sku string, quantity int) error {
-	_, err := s.inventory.ask(ctx, "POST", "/v1/stock/"+sku+"/receipts", s.id+"-"+sku, map[string]int{"quantity": quantity}, http.StatusCreated, nil)
+func (r *run) receive(ctx context.Context, sku string, quantity int) error {
+	_, err := r.inventory.ask(ctx, "POST", "/v1/stock/"+sku+"/receipts", r.id+"-"+sku, map[string]int{"quantity": quantity}, http.StatusCreated, nil)
 	return err
 }
 
@@ -138,7 +138,7 @@ type mail struct {
 
 // mails are all mails of this run, by address, each with the same Message-ID once, and how many
 // were there again.
-func (s *smoke) mails(ctx context.Context) (by map[string][]mail, again int, err error) {
+func (r *run) mails(ctx context.Context) (by map[string][]mail, again int, err error) {
 	const page = 500
 	by = map[string][]mail{}
 	seen := map[string]bool{}
@@ -146,8 +146,8 @@ func (s *smoke) mails(ctx context.Context) (by map[string][]mail, again int, err
 		var list struct {
 			Messages []mail `json:"messages"`
 		}
-		query := url.Values{"query": {"to:" + s.id}, "limit": {fmt.Sprint(page)}, "start": {fmt.Sprint(start)}}
-		if _, err := s.mailbox.ask(ctx, "GET", "/api/v1/search?"+query.Encode(), "", nil, http.StatusOK, &list); err != nil {
+		query := url.Values{"query": {"to:" + r.id}, "limit": {fmt.Sprint(page)}, "start": {fmt.Sprint(start)}}
+		if _, err := r.mailbox.ask(ctx, "GET", "/api/v1/search?"+query.Encode(), "", nil, http.StatusOK, &list); err != nil {
 			return nil, 0, err
 		}
 		for _, m := range list.Messages {

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// smoke tells whether the shop works.
+func (r *run) smoke(ctx context.Context) error {
+	begun := time.Now()
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	r.open()
+	if err := r.three(ctx); err != nil {
+		return err
+	}
+	if r.orders < 0 {
+		r.orders = 200
+	}
+	if r.orders > 0 {
+		if err := r.many(ctx); err != nil {
+			return err
+		}
+	}
+	r.say("\nit works: all of that in %.0f s", time.Since(begun).Seconds())
+	return nil
+}
+
+// ready waits for the pods.
+func (r *run) ready(ctx context.Context) error {
+	at := r.cluster.context
+	if at == "" {
+		text, err := r.cluster.kubectl(ctx, "config", "current-context")
+		if err != nil {
+			return err
+		}
+		at = strings.TrimSpace(text)
+	}
+	r.say("context %s, namespace %s", at, r.cluster.namespace)
+	begun := time.Now()
+	for _, one := range []string{"statefulset/order", "statefulset/inventory", "statefulset/email", "deployment/console", "deployment/jaeger", "statefulset/mailpit"} {
+		r.suspect = one
+		if _, err := r.cluster.kubectl(ctx, "rollout", "status", one, "--timeout=5m"); err != nil {
+			return err
+		}
+	}
+	r.suspect = ""
+	r.say("all pods are ready (waited %.0f s)", time.Since(begun).Seconds())
+	return nil
+}
+
+// three places an order that is confirmed, one that is rejected and one that is cancelled.
+func (r *run) three(ctx context.Context) error {
+	sku := "mug-" + r.id
+	if err := r.receive(ctx, sku, 10); err != nil {
+		return err
+	}
+	r.say("\nthree orders, each with its mail and its trace, from the request to the mail:")
+	for _, one := range []struct {
+		name, status string
+		quantity     int
+		mails        []string
+	}{
+		{"confirmed", "confirmed", 2, []string{"confirmed"}},
+		{"rejected", "rejected", 1000, []string{"rejected"}},
+		{"cancelled", "confirmed", 3, []string{"confirmed", "cancelled"}},
+	} {
+		o, _, err := r.place(ctx, one.name, sku, one.quantity)
+		if err == nil {
+			err = r.settled(ctx, &o, one.status)
+		}
+		if err != nil {
+			return err
+		}
+		t, err := r.trace(ctx, o.TraceID, wantPlaced)
+		if err != nil {
+			return err
+		}
+		if one.name == "cancelled" {
+			if t, err = r.cancel(ctx, &o); err != nil {
+				return err
+			}
+		}
+		if err := r.told(ctx, o, one.mails); err != nil {
+			return err
+		}
+		r.say("  %-9s %s  trace %s: %d spans, %.0f ms", o.Status, o.ID, t.ID, len(t.Spans), float64(t.took().Microseconds())/1000)
+		for _, line := range t.tree() {
+			r.say("      %s", line)
+		}
+	}
+	var left stock
+	if _, err := r.inventory.ask(ctx, "GET", "/v1/stock/"+sku, "", nil, http.StatusOK, &left); err != nil {
+		return err
+	}
+	if want := (stock{10, 2, 8}); left != want {
+		return fmt.Errorf("the stock of %s is %+v, want %+v: what was cancelled comes back", sku, left, want)
+	}
+	r.say("  stock: 10 received, 2 reserved, what was cancelled came back")
+	return nil
+}
+
+// cancel cancels a confirmed order, and returns the trace of that request.
+func (r *run) cancel(ctx context.Context, o *order) (jaegerTrace, error) {
+	var answer order
+	if _, err := r.intake.ask(ctx, "POST", "/v1/orders/"+o.ID+"/cancel", "", nil, http.StatusAccepted, &answer); err != nil {
+		return jaegerTrace{}, err
+	}
+	if err := r.settled(ctx, o, "cancelled"); err != nil {
+		return jaegerTrace{}, err
+	}
+	return r.trace(ctx, answer.TraceID, wantCancelled)
+}
+
+// told waits until an order's customer has been told what happened, in that order.
+func (r *run) told(ctx context.Context, o order, want []string) error {
+	over := time.Now().Add(30 * time.Second)
+	for {
+		by, _, err := r.mails(ctx)
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, m := range slices.Backward(by[o.address]) {
+			got = append(got, m.Subject)
+		}
+		if slices.EqualFunc(got, want, strings.Contains) {
+			return nil
+		}
+		if time.Now().After(over) {
+			return fmt.Errorf("order %s has the mails %q, want %q", o.ID, got, want)
+		}
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// many places orders while a pod of each service is killed, and counts.
+func (r *run) many(ctx context.Context) error {
+	sku := "tea-" + r.id
+	if err := r.receive(ctx, sku, 3*r.orders); err != nil {
+		return err
+	}
+	r.say("\n%d orders, while a pod of each service is killed:", r.orders)
+	begun := time.Now()
+	orders, repeats, err := r.placeAndKill(ctx, sku)
+	if err != nil {
+		return err
+	}
+	r.say("  %d accepted in %.0f s; %d requests were repeated, under their Idempotency-Key", len(orders), time.Since(begun).Seconds(), repeats)
+	for i := range orders {
+		if err := r.settled(ctx, &orders[i], "confirmed"); err != nil {
+			return err
+		}
+		if n := settlements(orders[i]); n != 1 {
+			return fmt.Errorf("order %s has settled %d times: %+v", orders[i].ID, n, orders[i].History)
+		}
+	}
+	r.say("  %d confirmed, each once, %.0f s after the first", len(orders), time.Since(begun).Seconds())
+	again, err := r.allTold(ctx, orders)
+	if err != nil {
+		return err
+	}
+	r.say("  %d customers have one mail each; %d mails came again, under their Message-ID", len(orders), again)
+	var left stock
+	if _, err := r.inventory.ask(ctx, "GET", "/v1/stock/"+sku, "", nil, http.StatusOK, &left); err != nil {
+		return err
+	}
+	if want := (stock{3 * r.orders, r.orders, 2 * r.orders}); left != want {
+		return fmt.Errorf("the stock of %s is %+v, want %+v", sku, left, want)
+	}
+	r.say("  stock: %d received, %d reserved, each once", left.OnHand, left.Reserved)
+	return r.quiet(ctx)
+}
+
+// placeAndKill kills a pod of each service in turn, the first when a quarter of the orders is
+// accepted. Each order has one piece.
+func (r *run) placeAndKill(ctx context.Context, sku string) (orders []order, repeats int, err error) {
+	const customers = 8
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var mu sync.Mutex
+	var next atomic.Int64
+	var all sync.WaitGroup
+	killAt := map[int]string{r.orders / 4: "order", r.orders / 2: "inventory", 3 * r.orders / 4: "email"}
+	for range customers {
+		all.Go(func() {
+			for n := next.Add(1); n <= int64(r.orders); n = next.Add(1) {
+				o, again, err := r.place(ctx, fmt.Sprintf("customer%d", n), sku, 1)
+				if err != nil {
+					stop(err)
+					return
+				}
+				mu.Lock()
+				orders, repeats = append(orders, o), repeats+again
+				service := killAt[len(orders)]
+				mu.Unlock()
+				if service != "" {
+					if err := r.kill(ctx, service); err != nil {
+						stop(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
+	return orders, repeats, nil
+}
+
+// kill removes a pod without giving it time to finish.
+func (r *run) kill(ctx context.Context, service string) error {
+	pod := service + "-0"
+	if _, err := r.cluster.kubectl(ctx, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"); err != nil {
+		return err
+	}
+	r.say("  %s killed", pod)
+	return nil
+}
+
+// settlements counts how often an order was settled.
+func settlements(o order) (n int) {
+	for _, h := range o.History {
+		if h.Step == "confirmed" || h.Step == "rejected" || h.Step == "cancelled" {
+			n++
+		}
+	}
+	return n
+}
+
+// allTold waits until every customer has a mail, and none two.
+func (r *run) allTold(ctx context.Context, orders []order) (again int, err error) {
+	for {
+		by, again, err := r.mails(ctx)
+		if err != nil {
+			return 0, err
+		}
+		missing := 0
+		for _, o := range orders {
+			switch len(by[o.address]) {
+			case 0:
+				missing++
+			case 1:
+			default:
+				return 0, fmt.Errorf("order %s has %d mails with Message-IDs of their own, want 1", o.ID, len(by[o.address]))
+			}
+		}
+		if missing == 0 {
+			return again, nil
+		}
+		if err := wait(ctx, 500*time.Millisecond); err != nil {
+			return 0, fmt.Errorf("%d orders have no mail: %w", missing, err)
+		}
+	}
+}
+
+// quiet asks the console in the cluster whether something waits or lags.
+func (r *run) quiet(ctx context.Context) error {
+	r.suspect = "deploy/console"
+	over := time.Now().Add(time.Minute)
+	for {
+		waiting, err := r.console(ctx, "waiting", "ls")
+		if err != nil {
+			return err
+		}
+		lag, err := r.console(ctx, "lag")
+		if err != nil {
+			return err
+		}
+		behind := 0
+		for _, l := range lag.Items {
+			behind += l.Records
+		}
+		if len(waiting.Items) == 0 && behind == 0 {
+			r.suspect = ""
+			r.say("  nothing waits and no group is behind, says the console")
+			return nil
+		}
+		if time.Now().After(over) {
+			return fmt.Errorf("%d kinds of events wait, and groups are %d records behind; kubectl -n %s exec deploy/console -- /service waiting ls", len(waiting.Items), behind, r.cluster.namespace)
+		}
+		if err := wait(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+type items struct {
+	Items []struct {
+		Records int `json:"records"`
+	} `json:"items"`
+}
+
+func (r *run) console(ctx context.Context, words ...string) (found items, err error) {
+	args := append([]string{"exec", "deployment/console", "--", "/service"}, words...)
+	text, err := r.cluster.kubectl(ctx, append(args, "--json")...)
+	if text != "" { // nothing found is exit code 3, with an answer
+		return found, decode([]byte(text), &found)
+	}
+	return found, err
+}
+
+func decode(text []byte, into any) error {
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%w in %.200s", err, text)
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
