@@ -183,7 +183,7 @@ func (r *run) redrive(ctx context.Context) error {
 
 // reset begins anew: data stores lose their volumes, and topics and schemas are made again.
 func (r *run) reset(ctx context.Context) error {
-	stores := []string{"statefulset/kafka", "statefulset/registry", "statefulset/postgres", "statefulset/mailpit"}
+	stores := []string{"statefulset/kafka", "statefulset/registry", "statefulset/postgres", "deployment/mailpit"}
 	all := append([]string{"statefulset/order", "statefulset/inventory", "statefulset/email"}, stores...)
 	steps := []struct {
 		what string
@@ -191,7 +191,7 @@ func (r *run) reset(ctx context.Context) error {
 	}{
 		{"stopping", append([]string{"scale", "--replicas=0"}, all...)},
 		{"waiting for the end", []string{"wait", "--for=delete", "pod", "--timeout=2m", "-l", "app.kubernetes.io/name in (order,inventory,email,kafka,registry,postgres,mailpit)"}},
-		{"deleting all data", []string{"delete", "pvc", "--timeout=2m", "-l", "app.kubernetes.io/name in (kafka,registry,postgres,mailpit)"}},
+		{"deleting all data", []string{"delete", "pvc", "--timeout=2m", "-l", "app.kubernetes.io/name in (kafka,registry,postgres)"}},
 		{"starting again", append([]string{"scale", "--replicas=1"}, all...)},
 	}
 	for _, s := range steps {

@@ -46,7 +46,7 @@ func (r *run) ready(ctx context.Context) error {
 	}
 	r.say("context %s, namespace %s", at, r.cluster.namespace)
 	begun := time.Now()
-	for _, one := range []string{"statefulset/order", "statefulset/inventory", "statefulset/email", "deployment/console", "deployment/jaeger", "statefulset/mailpit"} {
+	for _, one := range []string{"statefulset/order", "statefulset/inventory", "statefulset/email", "deployment/console", "deployment/jaeger", "deployment/mailpit"} {
 		r.suspect = one
 		if _, err := r.cluster.kubectl(ctx, "rollout", "status", one, "--timeout=5m"); err != nil {
 			return err
@@ -70,7 +70,7 @@ func (r *run) three(ctx context.Context) error {
 		mails        []string
 	}{
 		{"confirmed", "confirmed", 2, []string{"confirmed"}},
-		{"rejected", "rejected", 1000, []string{"rejected"}},
+		{"rejected", "rejected", 1000, []string{"cannot be fulfilled"}},
 		{"cancelled", "confirmed", 3, []string{"confirmed", "cancelled"}},
 	} {
 		o, _, err := r.place(ctx, one.name, sku, one.quantity)

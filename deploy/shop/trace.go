@@ -58,14 +58,15 @@ type span struct {
 	} `json:"references"`
 }
 
-// parent is the span that caused this one, empty for the first. A link to it may stand beside.
-func (s span) parent() string {
+// parent is the span that caused this one, empty for the first. Where a span is linked to its
+// parent, as those that process events are, Jaeger answers the link alone, FOLLOWS_FROM.
+func (s span) parent() (id string) {
 	for _, r := range s.References {
-		if r.Kind == "CHILD_OF" && r.TraceID == s.TraceID {
-			return r.SpanID
+		if r.TraceID == s.TraceID && (id == "" || r.Kind == "CHILD_OF") {
+			id = r.SpanID
 		}
 	}
-	return ""
+	return id
 }
 
 // tree draws the spans below their parents, those of one parent in alphabetical order. A span

@@ -177,7 +177,7 @@ var tailCommand = &command{
 	long: `
 Shows records of all event topics, or of those named, dead letters' too (orders.email.dlt), each with its place, type,
 key and decoded payload. Without --follow it ends at the topics' end, and records come in the order of their timestamps;
-with it new ones are shown as they come. Personal data are masked unless --unmask. With --json: a line of JSON for each.
+with it new ones are shown as they come, and --wait waits for what is not there yet. Personal data are masked unless --unmask. With --json: a line of JSON for each.
 Where nothing is found the exit code is 3.`,
 	examples: []string{
 		"console tail --follow",
@@ -193,8 +193,12 @@ Where nothing is found the exit code is 3.`,
 		set.StringVar(&t.Key, "key", "", "only records of the `key`")
 		set.Var((*typeName)(&t.Type), "type", "only events of the `type`: shop.order.OrderPlaced, or OrderPlaced")
 		set.BoolVar(&t.Unmask, "unmask", false, "show personal data")
+		set.DurationVar(&t.Wait, "wait", 0, "wait for brokers and topics so `long`, such as 60s")
 		return func(ctx context.Context, s *session, words []string) (err error) {
-			t.Topics = words
+			t.Topics, t.NotYet = words, s.notYet
+			if t.Wait < 0 {
+				return wrong("--wait must be 0 or more")
+			}
 			if s.isSet("limit") && *limit < 1 {
 				return wrong("--limit must be 1 or more")
 			}

@@ -47,6 +47,10 @@ type Tail struct {
 	Key    string
 	Type   string // the full name, or its last part
 	Unmask bool   // show personal data
+	// Wait is how long brokers and topics that are not there yet are waited for, and NotYet, if
+	// that is not 0, hears what is missing.
+	Wait   time.Duration
+	NotYet func(error)
 	// Away, if set, hears with Follow that no broker answers, and with nil that one does again.
 	// It may be called at any time.
 	Away func(error)
@@ -66,7 +70,12 @@ const mergeMost = 10_000
 // read does not end it.
 func (c *Console) Tail(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		reader, from, until, err := c.span(ctx, t)
+		var reader *kafka.Reader
+		var from, until kafka.Positions
+		err := persist(ctx, time.Now().Add(t.Wait), t.NotYet, func() (err error) {
+			reader, from, until, err = c.span(ctx, t)
+			return err
+		})
 		if err != nil && !yield(Record{}, err) || from == nil {
 			return
 		}

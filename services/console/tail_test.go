@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/schemas"
 )
 
@@ -53,6 +55,52 @@ func publish(t *testing.T, k *embedded.Kafka, id byte) {
 	r := &kgo.Record{Topic: schemas.TopicOrders, Key: []byte{'k'}, Value: []byte{0, 0, 0, 0, id, 1}, Headers: []kgo.RecordHeader{typ}}
 	if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// In a cluster all start at once: a tail may wait for brokers, and then for topics.
+func TestTail_waits(t *testing.T) {
+	t.Parallel()
+	addr, port := eventtest.FreeAddr(t)
+	registry, err := embedded.NewRegistry("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := httptest.NewServer(registry)
+	t.Cleanup(func() { there.Close(); _ = registry.Close() })
+	cfg := Config{Dir: t.TempDir(), Environ: map[string]string{"KAFKA_BROKERS": addr, "SCHEMA_REGISTRY_URL": there.URL}, timing: patience}
+	said, w := io.Pipe()
+	ended := make(chan string, 1)
+	go func() {
+		var out bytes.Buffer
+		code := Run(t.Context(), cfg, []string{"tail", "orders", "--follow", "--from", "beginning", "--wait", "1m", "--limit", "1"}, &out, w)
+		ended <- fmt.Sprint(code, " ", out.String())
+	}()
+	lines := bufio.NewScanner(said)
+	next := func(want string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), want) {
+				return
+			}
+		}
+		t.Fatalf("it never says %q", want)
+	}
+	next("not yet, trying again: no broker answers")
+	k, err := embedded.StartKafka(embedded.KafkaConfig{Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = k.Close() })
+	next("not yet, trying again: topic orders does not exist")
+	go func() { _, _ = io.Copy(io.Discard, said) }()
+	var errs bytes.Buffer
+	if code := Run(t.Context(), cfg, []string{"provision"}, io.Discard, &errs); code != 0 {
+		t.Fatal(errs.String())
+	}
+	publish(t, k, 1)
+	if got := <-ended; !strings.Contains(got, "orders") {
+		t.Errorf("got %s, want the record", got)
 	}
 }
 
