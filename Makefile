@@ -2,7 +2,7 @@
 # Needs Go and a POSIX shell, nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-real faults sim mutants lint generate verify bench images
+.PHONY: help run test test-real faults sim mutants lint generate verify bench images up down smoke doctor
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -23,12 +23,23 @@ PROGRAMS = order inventory email console
 ARCH = $(shell docker version -f '{{.Server.Arch}}' 2>/dev/null || go env GOARCH)
 TAG = dev
 
-images: ## keyline-order, -inventory, -email and -console as images of the local docker; ARCH=arm64 TAG=v1 for others
+binary-%: # of one program, static, for the node; without SQLite, since replicas would not share a file
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -tags nosqlite,grpcnotrace -trimpath -ldflags="-s -w" -o bin/image/$*/$(ARCH)/$* ./services/$*/cmd/$*
+
+images: $(PROGRAMS:%=binary-%) ## keyline-order, -inventory, -email and -console as images of the local docker; ARCH=arm64 TAG=v1 for others
 	@for p in $(PROGRAMS); do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -tags nosqlite,grpcnotrace -trimpath -ldflags="-s -w" -o bin/image/$$p/$(ARCH)/$$p ./services/$$p/cmd/$$p && \
 		docker build -q -f deploy/Dockerfile --build-arg SERVICE=$$p --build-arg TARGETARCH=$(ARCH) -t keyline-$$p:$(TAG) bin/image/$$p >/dev/null || { \
 			echo "make images: docker could not build keyline-$$p; next: make doctor" >&2; exit 1; }; \
 		echo "keyline-$$p:$(TAG) $(ARCH), $$(( $$(docker image inspect -f '{{.Size}}' keyline-$$p:$(TAG)) / 1000000 )) MB"; done
+
+up: doctor ## the shop on a local Kubernetes, with its parts and Jaeger: tilt up; Ctrl-C leaves it running
+	@tilt up
+
+down: ## take it from the cluster again, data and all
+	@tilt down && kubectl delete namespace keyline --ignore-not-found
+
+smoke: ## place orders in the current cluster, kill pods, check mails and traces; fails unless all is right
+	@go run ./deploy/shop smoke
 
 test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite
 	@echo "go test $(RACE) ./..."
