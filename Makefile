@@ -89,3 +89,6 @@ verify: ## generated files are current, schemas compatible with all earlier vers
 bench: ## what pkg costs beside its libraries, kept in pkg/bench/results; QUICK=1 only tries it
 	@cd pkg/bench && go build -buildvcs=false -o ../../bin/bench . && if test -n "$(QUICK)"; then go test . && ../../bin/bench -quick; else ../../bin/bench; fi || { \
 		echo "make bench: next: cd pkg/bench && go vet . && go run . -quick" >&2; exit 1; }
+
+doctor: ## what make up needs: what is there, and the command that mends what is not
+	@deploy/doctor.sh
