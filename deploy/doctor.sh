@@ -15,7 +15,7 @@ ports=${DOCTOR_PORTS:-"${TILT_PORT:-10350} Tilt
 16686 Jaeger
 8025 Mailpit
 8081 schema registry
-9092 Kafka"}
+9094 Kafka"}
 least_go=$(awk '$1 == "go" { print $2 }' go.mod)
 least_kubernetes=1.30 # the manifests' preStop hooks sleep, which older ones refuse
 least_memory=4096     # MiB; the limits of all pods add up to some 2048
@@ -187,23 +187,18 @@ check_kubectl() {
 	fi
 }
 
-# is_local CLUSTER AUTHORITY: whether Tilt deploys there unasked. It goes by the name that the
-# context has for its cluster, and by where minikube keeps its certificates.
+# is_local NAME AUTHORITY: whether a context or its cluster has a local cluster's name, or minikube
+# keeps its certificates. The Tiltfile has the same list.
 is_local() {
 	case $1 in
 	*.eksctl.io) return 1 ;;
-	minikube* | docker-desktop* | docker-for-desktop-cluster* | kind | kind-* | k3d-* | microk8s* | \
-		api-crc-testing* | krucible-* | rancher-desktop* | colima* | orbstack) return 0 ;;
+	minikube* | docker-desktop* | docker-for-desktop* | kind | kind-* | k3d-* | microk8s* | crc-* | \
+		api-crc-testing* | rancher-desktop* | colima* | lima-* | orbstack) return 0 ;;
 	esac
 	case $2 in
 	"${HOME:-/}/.minikube/"*) return 0 ;;
 	esac
 	return 1
-}
-
-# is_allowed CONTEXT: whether the Tiltfile names it.
-is_allowed() {
-	grep '^allow_k8s_contexts(' Tiltfile 2>/dev/null | grep -qF -e "'$1'" -e "\"$1\""
 }
 
 # A name is only a name: kind-prod can be anywhere.
@@ -219,7 +214,7 @@ is_near() {
 other_context() {
 	bounded kubectl config view -o 'jsonpath={range .contexts[*]}{.context.cluster}{" "}{.name}{"\n"}{end}'
 	while read -r other name; do
-		if is_local "$other" ''; then
+		if is_local "$other" '' || is_local "$name" ''; then
 			echo "$name"
 			return
 		fi
@@ -238,11 +233,12 @@ check_context() {
 		read -r server
 		read -r authority
 	} <"$tmp/out"
-	if [ -n "$context" ] && [ -n "$server" ] && { is_local "$cluster" "$authority" || is_allowed "$context"; }; then
+	if [ -n "$context" ] && [ -n "$server" ] && { is_local "$cluster" "$authority" || is_local "$context" ''; }; then
 		if is_near "$server"; then
 			ok context "$context at $server"
 		else
-			warn context "$context is local by its name, but at $server: is that yours?"
+			fail context "$context has a local cluster's name, but is at $server: nothing was asked of it, and the Tiltfile refuses it" "$(new_cluster)"
+			return 1
 		fi
 		return
 	fi
@@ -251,7 +247,7 @@ check_context() {
 	elif [ -z "$server" ]; then
 		found="$context has no server"
 	else
-		found="$context is not local (cluster $cluster at $server): nothing was asked of it, and Tilt would refuse it"
+		found="$context is not local (cluster $cluster at $server): nothing was asked of it, and the Tiltfile refuses it"
 	fi
 	other=$(other_context)
 	if [ -n "$other" ]; then

@@ -260,11 +260,43 @@ func TestDoctor_context(t *testing.T) {
 			"config view --minify": "x\nx\nhttps://192.168.49.2:8443\n/home/ada/.minikube/ca.crt",
 		})}).check(t, 0, "make up", "ok context x at")
 	})
+	t.Run("a cluster of any name, where the context has a local one's", func(t *testing.T) {
+		t.Parallel()
+		examine(t, "sh", machine{"kubectl": kubectl(map[string]string{
+			"config view --minify": "kind-x\nx\nhttps://127.0.0.1:6443",
+		})}).check(t, 0, "make up", "ok context kind-x at")
+	})
 	t.Run("a local name far away", func(t *testing.T) {
 		t.Parallel()
 		examine(t, "sh", machine{"kubectl": kubectl(map[string]string{
 			"config view --minify": "kind-prod\nkind-prod\nhttps://203.0.113.7:6443",
-		})}).check(t, 0, "make up", "warn context kind-prod is local by its name, but at https://203.0.113.7:6443")
+		})}).check(t, 1, "", "FAIL context kind-prod has a local cluster's name, but is at https://203.0.113.7:6443")
+	})
+	t.Run("the Tiltfile takes the same names", func(t *testing.T) {
+		t.Parallel()
+		list := func(text, from, to, junk string) (names []string) {
+			_, text, _ = strings.Cut(text, from)
+			text, _, _ = strings.Cut(text, to)
+			for _, name := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(junk, r) }) {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			return names
+		}
+		script := list(read(t, "doctor.sh"), "*.eksctl.io) return 1 ;;", ") return 0", "|\\ \t\n")
+		tilt := list(read(t, "../Tiltfile"), "LOCAL = [", "]", "', ")
+		if !slices.Equal(script, tilt) {
+			t.Errorf("the doctor takes %q, the Tiltfile %q", script, tilt)
+		}
+	})
+	t.Run("and forwards the same ports", func(t *testing.T) {
+		t.Parallel()
+		text := read(t, "../Tiltfile")
+		for _, port := range strings.Fields("8080 8082 8083 16686 8025 8081 9094") {
+			if !strings.Contains(read(t, "doctor.sh"), "\n"+port+" ") || !strings.Contains(text, port) {
+				t.Errorf("port %s is not in both", port)
+			}
+		}
 	})
 }
 
