@@ -91,6 +91,18 @@ func TestTopics(t *testing.T) {
 	}
 }
 
+func TestServices(t *testing.T) {
+	t.Parallel()
+	want := map[string]schemas.Service{
+		"order":     {Publishes: []string{"orders"}, Consumes: []string{"inventory"}, DeadLetters: []string{"inventory.order.dlt"}},
+		"inventory": {Publishes: []string{"inventory"}, Consumes: []string{"orders"}, DeadLetters: []string{"orders.inventory.dlt"}},
+		"email":     {Publishes: []string{"emails"}, Consumes: []string{"orders"}, DeadLetters: []string{"orders.email.dlt"}},
+	}
+	if diff := cmp.Diff(want, schemas.Services()); diff != "" {
+		t.Errorf("services (-want +got):\n%s", diff)
+	}
+}
+
 // TestStyle checks what is asked of every schema: docs, and no address but the customer's.
 func TestStyle(t *testing.T) {
 	t.Parallel()

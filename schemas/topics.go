@@ -1,6 +1,10 @@
 package schemas
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // The topics that services publish events to: one per aggregate, so that all events of one
 // order keep their order.
@@ -39,4 +43,35 @@ func Topics() []Topic {
 		{TopicInventory + ".order.dlt", partitions, deadLetterRetention},
 		{TopicEmails, partitions, retention},
 	}
+}
+
+// Service is what one service does with the topics: what it may do at the brokers follows
+// from there.
+type Service struct {
+	Publishes   []string
+	Consumes    []string
+	DeadLetters []string // where the copies go, by the topics that it consumes
+}
+
+// Services returns all services by their names. A service publishes the events whose files
+// are <service>/<event>.v<number>.avsc, and consumes the topics that have another one for its
+// dead letters.
+func Services() map[string]Service {
+	all := map[string]Service{}
+	for _, e := range events {
+		name, _, _ := strings.Cut(e.files, "/")
+		if s := all[name]; !slices.Contains(s.Publishes, e.payload.Topic()) {
+			s.Publishes = append(s.Publishes, e.payload.Topic())
+			all[name] = s
+		}
+	}
+	for _, t := range Topics() {
+		if source, dead := strings.CutSuffix(t.Name, ".dlt"); dead {
+			topic, name, _ := strings.Cut(source, ".")
+			s := all[name]
+			s.Consumes, s.DeadLetters = append(s.Consumes, topic), append(s.DeadLetters, t.Name)
+			all[name] = s
+		}
+	}
+	return all
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,8 +37,9 @@ type Parts struct {
 	Logs      *Log
 	Trace     trace.SpanContext // of the records that are made; none if it is not valid
 
-	name   string
-	offset atomic.Int64
+	name     string
+	payloads []event.Payload
+	offset   atomic.Int64
 }
 
 // PartsConfig says what a service needs.
@@ -53,7 +55,7 @@ type PartsConfig struct {
 // NewParts makes parts that end with the test, with a database as that of [New].
 func NewParts(tb testing.TB, c *Contract, cfg PartsConfig) *Parts {
 	tb.Helper()
-	p := &Parts{TB: tb, Logs: &Log{}, Codec: c.NewCodec(tb, cfg.Payloads...), name: cfg.Service}
+	p := &Parts{TB: tb, Logs: &Log{}, Codec: c.NewCodec(tb, cfg.Payloads...), name: cfg.Service, payloads: cfg.Payloads}
 	cfg.Telemetry.Service, cfg.Telemetry.LogLevel, cfg.Telemetry.LogWriter = cfg.Service, slog.LevelDebug, p.Logs
 	var err error
 	if p.Telemetry, err = telemetry.New(tb.Context(), cfg.Telemetry); err != nil {
@@ -166,6 +168,25 @@ func (p *Parts) Count(query string, args ...any) (n int) {
 		p.Fatal(err)
 	}
 	return n
+}
+
+// WantTopics wants the service's handlers to consume these topics, and its other payloads to be
+// published to those: what it may do at the brokers is made of what is declared, not of what
+// it does.
+func (p *Parts) WantTopics(publishes, consumes []string) {
+	p.Helper()
+	handled := p.Inbox.Topics()
+	var written []string
+	for _, e := range p.payloads {
+		if topic := e.Topic(); !slices.Contains(handled, topic) && !slices.Contains(written, topic) {
+			written = append(written, topic)
+		}
+	}
+	for what, topics := range map[string][2][]string{"consumes": {handled, consumes}, "publishes to": {written, publishes}} {
+		if got, want := slices.Sorted(slices.Values(topics[0])), slices.Sorted(slices.Values(topics[1])); !slices.Equal(got, want) {
+			p.Errorf("%s %s %v, declared is %v", p.name, what, got, want)
+		}
+	}
 }
 
 // Serve serves routes as a process would, until the end of the test, and returns their URL

@@ -169,3 +169,10 @@ func TestService_foreignIDs(t *testing.T) {
 		t.Errorf("%d different Message-IDs %v, want 4", len(ids), ids)
 	}
 }
+
+// What the service may do at the brokers is made of what the contract declares.
+func TestService_topics(t *testing.T) {
+	t.Parallel()
+	declared := schemas.Services()["email"]
+	newRig(t).WantTopics(declared.Publishes, declared.Consumes)
+}

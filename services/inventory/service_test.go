@@ -382,3 +382,10 @@ func TestPersonalData(t *testing.T) {
 		t.Errorf("an address is in\n%s", seen)
 	}
 }
+
+// What the service may do at the brokers is made of what the contract declares.
+func TestService_topics(t *testing.T) {
+	t.Parallel()
+	declared := schemas.Services()["inventory"]
+	newRig(t).WantTopics(declared.Publishes, declared.Consumes)
+}

@@ -12,6 +12,7 @@ import (
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
+	"example.com/keyline/schemas"
 	"example.com/keyline/services/order"
 )
 
@@ -455,4 +456,11 @@ func TestService_metrics(t *testing.T) {
 			t.Errorf("no orders_settled_total of 1 with status %s in\n%s", status, metrics)
 		}
 	}
+}
+
+// What the service may do at the brokers is made of what the contract declares.
+func TestService_topics(t *testing.T) {
+	t.Parallel()
+	declared := schemas.Services()["order"]
+	newRig(t).WantTopics(declared.Publishes, declared.Consumes)
 }
