@@ -78,6 +78,7 @@ func isTerminal(w io.Writer) bool {
 func commands() []*command {
 	return []*command{
 		waitingLs, waitingShow, redriveCommand, dropCommand, lagCommand, tailCommand, outboxCommand, skipCommand, replayCommand, provisionCommand,
+		aclsCommand,
 	}
 }
 

@@ -25,6 +25,7 @@ and what to type or to do next.
   replay               {"dry_run", "service", "topic", "scanned", "matched": {"type": n}, "refused": {"type": "why"}, "queued", "next": {"partition": offset}, "done",
                        "unreadable": [{"partition", "from", "to", "error"}]}; unreadable is left out, up to "to"
   provision            {"dry_run", "items": [{"kind", "name", "what", "have", "want", "action", "why"}]}
+  acls                 {"items": [{"principal", "resource", "name", "operations": ["Read", …], "why"}]}
   tail                 {"topic", "partition", "offset", "time", "key", "type", "event_id", "trace_id", "source", "aggregate_version", "headers", "event" or "undecoded"}
 
 EVENT is {"id", "group", "topic", "partition", "offset", "key", "type", "event_id", "trace_id", "state", "reason", "error", "held", "attempts",
