@@ -114,6 +114,29 @@ func TestConfig_SASL(t *testing.T) {
 	}
 }
 
+// A login that is allowed nothing reaches the brokers, and is told so.
+func TestForbidden(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.User("PLAIN", "inventory", secret), kfake.SeedTopics(1, "orders"))
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), SASLMechanism: "PLAIN", SASLUsername: "inventory", SASLPassword: secret}
+	r, err := kafka.NewReader(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_, ends := r.Ends(t.Context(), "orders")
+	_, lag := r.Lag(t.Context(), "inventory", time.Second, "orders")
+	_, plan := kafka.Plan(t.Context(), cfg, []kafka.Topic{{Name: "orders", Partitions: 1}})
+	for what, err := range map[string]error{"Ends": ends, "Lag": lag, "Plan": plan} {
+		if !kafka.Forbidden(err) {
+			t.Errorf("%s: got %v, want that it is forbidden", what, err)
+		}
+	}
+	if kafka.Forbidden(kafka.ErrNoTopic) || kafka.Forbidden(nil) {
+		t.Error("what is no refusal is taken for one")
+	}
+}
+
 func TestConfig_TLS(t *testing.T) {
 	t.Parallel()
 	server, caFile, certFile, keyFile := authority(t)

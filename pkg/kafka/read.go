@@ -37,6 +37,11 @@ type Reader struct {
 // the others stands beside it.
 var ErrNoTopic = errors.New("topic does not exist")
 
+// Forbidden reports whether the brokers have refused what this login is not allowed.
+func Forbidden(err error) bool {
+	return errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.GroupAuthorizationFailed)
+}
+
 // NewReader connects. An error names the variable at fault, or says that no broker has
 // answered before ctx ended.
 func NewReader(ctx context.Context, cfg Config) (*Reader, error) {

@@ -186,6 +186,15 @@ func (c *Console) kafka(ctx context.Context) (*kafka.Reader, error) {
 	return c.reader, nil
 }
 
+// brokersFailed says what the brokers have answered, and what to do next: where they do not allow
+// what was asked, trying again does not help.
+func brokersFailed(what string, err error, next string) *Failure {
+	if kafka.Forbidden(err) {
+		next = "console acls"
+	}
+	return fail("%s%s", what, safe(err.Error(), 400)).then(next)
+}
+
 // ID is a waiting event's: its service and its number there, "order/17".
 type ID struct {
 	Service string

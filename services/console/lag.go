@@ -63,7 +63,7 @@ func (c *Console) Lags(ctx context.Context, names ...string) ([]Lag, error) {
 	for group, topics := range groups {
 		lags, err := reader.Lag(ctx, group, lagPatience, topics...)
 		if err != nil && !errors.Is(err, kafka.ErrNoTopic) {
-			errs = append(errs, fail("%s", safe(err.Error(), 300)))
+			errs = append(errs, brokersFailed("", err, ""))
 		}
 		for _, topic := range topics {
 			there := slices.ContainsFunc(lags, func(l kafka.Lag) bool { return l.Topic == topic })
@@ -90,7 +90,7 @@ func addGroups(ctx context.Context, reader *kafka.Reader, groups map[string][]st
 	}
 	found, err := reader.Groups(ctx, ours...)
 	if err != nil {
-		return fail("%s", safe(err.Error(), 300))
+		return brokersFailed("", err, "")
 	}
 	for _, group := range found {
 		if _, known := groups[group]; !known {

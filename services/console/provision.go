@@ -107,7 +107,7 @@ func (p Provisioning) planTopics(ctx context.Context) (all []Drift, err error) {
 		}
 	}
 	if err != nil {
-		return nil, fail("topics: %s", safe(err.Error(), 300)).then("start the brokers, or try for a while: %s", p.retry)
+		return nil, brokersFailed("topics: ", err, "start the brokers, or try for a while: "+p.retry)
 	}
 	return all, nil
 }
@@ -232,7 +232,7 @@ func (p Provisioning) apply(planned []Drift, err error, do func() error) error {
 		}
 	}
 	if err := do(); err != nil {
-		return fail("%s", safe(err.Error(), 400)).then("%s", p.retry)
+		return brokersFailed("", err, p.retry)
 	}
 	return nil
 }

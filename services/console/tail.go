@@ -156,7 +156,7 @@ func unreadable(err error) error {
 	case errors.As(err, &p) && p.To >= 0:
 		return leftOut(p.Topic, p.Partition, p.From, p.To, p.Err.Error())
 	case errors.As(err, &p):
-		return fail("%s", safe(err.Error(), 300)).then("console lag --behind")
+		return brokersFailed("", err, "console lag --behind")
 	}
 	return err
 }
@@ -176,7 +176,7 @@ func (c *Console) span(ctx context.Context, t Tail) (reader *kafka.Reader, from,
 		topics = eventTopics()
 	}
 	if until, err = reader.Ends(ctx, topics...); err != nil && !errors.Is(err, kafka.ErrNoTopic) {
-		return nil, nil, nil, fail("%s", safe(err.Error(), 300))
+		return nil, nil, nil, brokersFailed("", err, "")
 	}
 	var errs []error
 	for _, topic := range topics {
@@ -196,7 +196,7 @@ func (c *Console) span(ctx context.Context, t Tail) (reader *kafka.Reader, from,
 		from, err = reader.Since(ctx, t.From.Time, topics...)
 	}
 	if err != nil && from == nil {
-		return nil, nil, nil, fail("%s", safe(err.Error(), 300))
+		return nil, nil, nil, brokersFailed("", err, "")
 	}
 	if t.Follow {
 		until = nil
