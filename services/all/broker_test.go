@@ -90,7 +90,7 @@ func (s *shop) kafka(opts ...kgo.Opt) *kgo.Client {
 	if brokers == "" {
 		brokers = s.URLs.Kafka
 	}
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DisableClientMetrics())...)
+	cl, err := kgo.NewClient(append(append(opts, s.login...), kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.DisableClientMetrics())...)
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/services/all"
@@ -54,6 +56,7 @@ type shop struct {
 	stopped   func() error      // stops it and returns what Run returned
 	mailbox   *embedded.Mailbox // beside the shop; nil: its own
 	log       *logBook
+	login     []kgo.Opt // of the test itself at the broker, if one is needed
 
 	mu     sync.Mutex
 	mine   map[string]bool // the keys of this test's records
