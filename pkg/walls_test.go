@@ -58,6 +58,7 @@ var walls = []wall{
 	{folder: "services/all", may: []string{"pkg", "schemas", "services"}, not: []string{"pkg/db/dbtest", "pkg/eventtest", "pkg/kafka/kafkatest", "pkg/service/spectest"}, why: "test helpers stay out of programs"},
 	{folder: "services/all/sim", why: "its program only starts runs and adds up what they report; the rest is a test"},
 	{folder: "deploy", why: "it runs what was built; its tests look at files and scripts only"},
+	{folder: "deploy/shop", may: []string{"pkg/event", "pkg/kafka", "schemas"}, why: "it treats the shop as others do: by its APIs, its topics and its console"},
 	{folder: "services/all/mutants", why: "it changes the text of the others, so it must not be made of them"},
 }
 

@@ -21,7 +21,13 @@ type cluster struct {
 
 // kubectl runs one command, and returns what it printed.
 func (c cluster) kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.kubectlIn(ctx, "", args...)
+}
+
+// kubectlIn is kubectl that reads in.
+func (c cluster) kubectlIn(ctx context.Context, in string, args ...string) (string, error) {
 	cmd := c.command(ctx, args...)
+	cmd.Stdin = strings.NewReader(in)
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -183,31 +184,65 @@ func (r *run) redrive(ctx context.Context) error {
 
 // reset begins anew: data stores lose their volumes, and topics and schemas are made again.
 func (r *run) reset(ctx context.Context) error {
-	stores := []string{"statefulset/kafka", "statefulset/registry", "statefulset/postgres", "deployment/mailpit"}
-	all := append([]string{"statefulset/order", "statefulset/inventory", "statefulset/email"}, stores...)
-	steps := []struct {
+	stores := []string{"statefulset/kafka", "statefulset/registry", "statefulset/postgres"}
+	programs := []string{"statefulset/order", "statefulset/inventory", "statefulset/email", "deployment/console", "deployment/mailpit"}
+	all := slices.Concat(programs, stores)
+	job, err := r.job(ctx, "provision")
+	if err != nil {
+		return err
+	}
+	for _, s := range []struct {
 		what string
 		args []string
 	}{
 		{"stopping", append([]string{"scale", "--replicas=0"}, all...)},
-		{"waiting for the end", []string{"wait", "--for=delete", "pod", "--timeout=2m", "-l", "app.kubernetes.io/name in (order,inventory,email,kafka,registry,postgres,mailpit)"}},
+		{"waiting for the end", []string{"wait", "--for=delete", "pod", "--timeout=2m", "-l", "app.kubernetes.io/name in (order,inventory,email,console,mailpit,kafka,registry,postgres)"}},
 		{"deleting all data", []string{"delete", "pvc", "--timeout=2m", "-l", "app.kubernetes.io/name in (kafka,registry,postgres)"}},
 		{"starting again", append([]string{"scale", "--replicas=1"}, all...)},
-	}
-	for _, s := range steps {
+	} {
 		r.say("%s", s.what)
 		if _, err := r.cluster.kubectl(ctx, s.args...); err != nil {
 			return err
 		}
 	}
-	for _, s := range stores {
-		if _, err := r.cluster.kubectl(ctx, "rollout", "status", s, "--timeout=5m"); err != nil {
-			return err
-		}
-	}
 	r.say("topics and schemas")
-	if err := r.desk(ctx, "provision", "--wait", "2m"); err != nil {
+	if _, err := r.cluster.kubectlIn(ctx, job, "replace", "--force", "-f", "-"); err != nil {
+		return err
+	}
+	if _, err := r.cluster.kubectl(ctx, "wait", "--for=condition=complete", "job/provision", "--timeout=5m"); err != nil {
+		r.suspect = "job/provision"
 		return err
 	}
 	return r.ready(ctx)
+}
+
+// job is the manifest of a job that has run, so that it can run again. What the cluster wrote
+// into it is left out: it would be refused.
+func (r *run) job(ctx context.Context, name string) (string, error) {
+	text, err := r.cluster.kubectl(ctx, "get", "job", name, "-o", "json")
+	if err != nil {
+		return "", fmt.Errorf("%w; apply it first: kubectl apply -k deploy/overlays/local", err)
+	}
+	var job map[string]any
+	if err := decode([]byte(text), &job); err != nil {
+		return "", err
+	}
+	meta, _ := job["metadata"].(map[string]any)
+	spec, _ := job["spec"].(map[string]any)
+	template, _ := spec["template"].(map[string]any)
+	podMeta, _ := template["metadata"].(map[string]any)
+	delete(job, "status")
+	delete(spec, "selector")
+	maps.DeleteFunc(meta, func(name string, _ any) bool {
+		return !slices.Contains([]string{"name", "namespace", "labels", "annotations"}, name)
+	})
+	for _, labels := range []any{meta["labels"], podMeta["labels"]} {
+		if of, ok := labels.(map[string]any); ok {
+			maps.DeleteFunc(of, func(name string, _ any) bool {
+				return name == "controller-uid" || name == "job-name" || strings.HasPrefix(name, "batch.kubernetes.io/")
+			})
+		}
+	}
+	again, err := json.Marshal(job)
+	return string(again), err
 }
