@@ -21,7 +21,7 @@ import (
 // in hand and commitTimeout for its offset, stays well below.
 const (
 	sessionTimeout       = 10 * time.Second
-	staticSessionTimeout = 45 * time.Second
+	staticSessionTimeout = 20 * time.Second
 	heartbeatEvery       = 3 * time.Second
 	rebalanceTimeout     = 30 * time.Second
 	handTimeout          = 10 * time.Second
