@@ -10,7 +10,16 @@
 // OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_TRACES_EXPORTER is
 // set. Metrics are read at [Telemetry.Metrics], and pushed as well only if
 // OTEL_EXPORTER_OTLP_METRICS_ENDPOINT or OTEL_METRICS_EXPORTER is set: the usual receiver
-// behind the general endpoint takes spans alone.
+// behind the general endpoint takes spans alone. OTEL_TRACES_EXPORTER is otlp (the default),
+// console or none; OTEL_METRICS_EXPORTER is also prometheus, which that page is already.
+//
+// # Why OTLP goes over HTTP only
+//
+// Context: every collector takes OTLP as protobuf over HTTP, on port 4318, beside gRPC on
+// 4317; the usual package that chooses between them, autoexport, links both and exporters of
+// logs too: 1.5 MB in each service, 3 MB in the console. Decision: the HTTP exporters alone,
+// which read OTEL_EXPORTER_OTLP_* themselves. Cost: a collector that is reached by
+// OTEL_EXPORTER_OTLP_PROTOCOL=grpc (or http/json) needs its other port; New says so.
 //
 // # Why our own sampler decides for remote parents
 //

@@ -3,9 +3,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
-	"os"
 
-	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -45,13 +43,14 @@ func (t *Telemetry) measure(ctx context.Context, cfg Config, res *resource.Resou
 		// Exemplars would carry the very attributes that the view takes away.
 		opts = append(opts, sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter))
 	}
-	// The metrics page is there already, so "prometheus" asks for nothing more.
-	if anySet("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER") && os.Getenv("OTEL_METRICS_EXPORTER") != "prometheus" {
-		push, err := autoexport.NewMetricReader(ctx)
+	if anySet("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER") {
+		exporter, err := newMetricExporter(ctx)
 		if err != nil {
-			return fmt.Errorf("make the metric exporter that OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL ask for: %w", err)
+			return fmt.Errorf("make the metric exporter: %w", err)
 		}
-		opts = append(opts, sdkmetric.WithReader(push))
+		if exporter != nil {
+			opts = append(opts, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter)))
+		}
 	}
 	provider := sdkmetric.NewMeterProvider(opts...)
 	t.MeterProvider, t.Meter = provider, provider.Meter(scope)

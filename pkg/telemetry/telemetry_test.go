@@ -393,6 +393,18 @@ func drain(paths chan string) (all []string) {
 
 // The tests below set variables of the process, so they cannot be parallel.
 
+// setExport sets these variables, and takes away whatever else of exporting the machine has set.
+func setExport(t *testing.T, vars map[string]string) {
+	t.Helper()
+	for _, name := range []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER",
+		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER",
+		"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+	} {
+		t.Setenv(name, vars[name])
+	}
+}
+
 func TestTelemetry_exportsWhereVariablesSay(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -413,6 +425,24 @@ func TestTelemetry_exportsWhereVariablesSay(t *testing.T) {
 		{"exporter none means no export", func(url string) map[string]string {
 			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_TRACES_EXPORTER": "none"}
 		}, telemetry.Config{}, nil},
+		{"a metric exporter named without an endpoint of its own uses the general one", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_METRICS_EXPORTER": "otlp"}
+		}, telemetry.Config{}, []string{"/v1/traces", "/v1/metrics"}},
+		{"exporter prometheus is the metrics page, and pushes nothing", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": url, "OTEL_METRICS_EXPORTER": "prometheus"}
+		}, telemetry.Config{}, nil},
+		{"metric exporter none pushes nothing either", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": url, "OTEL_METRICS_EXPORTER": "none"}
+		}, telemetry.Config{}, nil},
+		{"exporter console writes to standard output, and asks no endpoint", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}
+		}, telemetry.Config{}, nil},
+		{"http/protobuf is the protocol", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+		}, telemetry.Config{}, []string{"/v1/traces"}},
+		{"the protocol of a signal goes before the general one", func(url string) map[string]string {
+			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+		}, telemetry.Config{}, []string{"/v1/traces"}},
 		{"a disabled SDK exports nothing", func(url string) map[string]string {
 			return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_METRICS_EXPORTER": "otlp"}
 		}, telemetry.Config{Disabled: true}, nil},
@@ -422,15 +452,7 @@ func TestTelemetry_exportsWhereVariablesSay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, paths := receiver(t, ok)
-			for _, name := range []string{
-				"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER",
-				"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER",
-			} {
-				t.Setenv(name, "") // whatever the machine has set
-			}
-			for k, v := range tt.vars(url) {
-				t.Setenv(k, v)
-			}
+			setExport(t, tt.vars(url))
 			tel, _, logs := start(t, tt.cfg)
 			counter, err := tel.Meter.Int64Counter("n")
 			if err != nil {
@@ -450,6 +472,38 @@ func TestTelemetry_exportsWhereVariablesSay(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTelemetry_wrongVariables(t *testing.T) {
+	const endpoint, metrics = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+	for _, tt := range []struct {
+		name string
+		vars map[string]string
+		want []string
+	}{
+		{"a span exporter that nobody knows", map[string]string{"OTEL_TRACES_EXPORTER": "pigeon"}, []string{`OTEL_TRACES_EXPORTER="pigeon"`, "otlp, console or none"}},
+		{"a metric exporter that nobody knows", map[string]string{"OTEL_METRICS_EXPORTER": "pigeon"}, []string{`OTEL_METRICS_EXPORTER="pigeon"`, "otlp, prometheus, console or none"}},
+		{"gRPC", map[string]string{endpoint: "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, []string{`OTEL_EXPORTER_OTLP_PROTOCOL="grpc"`, "http/protobuf", "4318"}},
+		{"gRPC for spans", map[string]string{endpoint: "http://c:4317", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, []string{`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="grpc"`, "http/protobuf", "4318"}},
+		{"gRPC for metrics", map[string]string{metrics: "http://c:4317", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}, []string{`OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="grpc"`, "http/protobuf", "4318"}},
+		{"JSON", map[string]string{endpoint: "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, []string{`OTEL_EXPORTER_OTLP_PROTOCOL="http/json"`, "http/protobuf"}},
+	} {
+		t.Run(tt.name+" is an error that names variable and remedy", func(t *testing.T) {
+			setExport(t, tt.vars)
+			_, err := telemetry.New(t.Context(), telemetry.Config{})
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v: got %v, want it to hold %s", tt.vars, err, want)
+				}
+			}
+		})
+	}
+	t.Run("a wrong propagator is one that names its variable", func(t *testing.T) {
+		t.Setenv("OTEL_PROPAGATORS", "pigeon")
+		if _, err := telemetry.New(t.Context(), telemetry.Config{}); err == nil || !strings.Contains(err.Error(), "OTEL_PROPAGATORS") {
+			t.Errorf("propagator: got %v", err)
+		}
+	})
 }
 
 func TestTelemetry_endpointThatFails(t *testing.T) {
@@ -507,16 +561,6 @@ func TestTelemetry_endpointThatFails(t *testing.T) {
 		}
 		if d := time.Since(begin); d > 5*time.Second {
 			t.Errorf("shutdown took %v, its context 50ms", d)
-		}
-	})
-	t.Run("a wrong protocol or propagator is an error that names its variable", func(t *testing.T) {
-		t.Setenv("OTEL_TRACES_EXPORTER", "pigeon")
-		if _, err := telemetry.New(t.Context(), telemetry.Config{}); err == nil || !strings.Contains(err.Error(), "OTEL_TRACES_EXPORTER") {
-			t.Errorf("exporter: got %v", err)
-		}
-		t.Setenv("OTEL_PROPAGATORS", "pigeon")
-		if _, err := telemetry.New(t.Context(), telemetry.Config{}); err == nil || !strings.Contains(err.Error(), "OTEL_PROPAGATORS") {
-			t.Errorf("propagator: got %v", err)
 		}
 	})
 }

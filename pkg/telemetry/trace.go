@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/contrib/propagators/autoprop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -43,11 +42,11 @@ func (t *Telemetry) trace(ctx context.Context, cfg Config, res *resource.Resourc
 			opts = append(opts, sdktrace.WithSpanProcessor(p))
 		}
 		if anySet("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER") {
-			exporter, err := autoexport.NewSpanExporter(ctx)
+			exporter, err := newSpanExporter(ctx)
 			if err != nil {
-				return fmt.Errorf("make the span exporter that OTEL_TRACES_EXPORTER and OTEL_EXPORTER_OTLP_PROTOCOL ask for: %w", err)
+				return fmt.Errorf("make the span exporter: %w", err)
 			}
-			if !autoexport.IsNoneSpanExporter(exporter) {
+			if exporter != nil {
 				// A full queue drops spans, it never blocks the one who ends a span.
 				opts = append(opts, sdktrace.WithBatcher(&reportingExporter{SpanExporter: exporter, log: t.Log}))
 			}
