@@ -27,4 +27,11 @@
 // not ready, HTTP, the parts in their order (consumers, then the relay that publishes what
 // they appended), what they used, and telemetry last, which saw all of it. Long polls get
 // 2 seconds. Cost: one slow part uses up the time of those behind it.
+//
+// # Why requests are observed by code of our own
+//
+// Context: otelhttp has a type of writer for each combination of what else a writer can do,
+// 4,100 functions and 1.5 MB in every service; and it writes down the attributes of spans
+// that nobody records. Decision: observe.go, which reports the same under the same names, and
+// error.type beside it. Cost: when the conventions change we follow by hand.
 package service

@@ -2,13 +2,14 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
-	"strings"
+	"sync/atomic"
+	"time"
 
-	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -31,42 +32,46 @@ func (r *run) admin() http.Handler {
 }
 
 // traced puts what every request of a service needs around its routes: the server span
-// and metric, traceresponse, an answer after a panic, and the refusal while not ready.
-// Nothing here may copy the request: the mux leaves its pattern in it, and the span and the
-// metric are named after that.
+// and metrics, and an end in time.
 func (r *run) traced(routes http.Handler) http.Handler {
 	if routes == nil {
 		routes = http.NewServeMux()
 	}
-	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		span := trace.SpanFromContext(req.Context())
-		if sc := span.SpanContext(); sc.IsValid() {
-			w.Header().Set("traceresponse", fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags()&trace.FlagsSampled))
-		}
-		tracked := &trackedWriter{ResponseWriter: w}
-		defer r.recovered(tracked, req)
-		if reason := r.notReady.Load(); reason != nil {
-			w.Header().Set("Retry-After", "1")
-			WriteProblem(tracked, req, http.StatusServiceUnavailable, "the service is starting or stopping", "")
-			return
-		}
-		route(tracked, req, routes)
-		if i := strings.IndexByte(req.Pattern, '/'); i >= 0 {
-			span.SetAttributes(semconv.HTTPRoute(req.Pattern[i:]))
-		}
-	})
-	trust := r.Config.TrustTraceparent
-	inner := otelhttp.NewHandler(h, "",
-		otelhttp.WithTracerProvider(r.Telemetry.TracerProvider),
-		otelhttp.WithMeterProvider(r.Telemetry.MeterProvider),
-		otelhttp.WithPropagators(r.Telemetry.Propagator),
-		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return !trust }),
-	)
+	o, err := newObserver(r.Telemetry, r.Config.TrustTraceparent)
+	if err != nil {
+		r.log.Warn("metrics of requests incomplete", "error", err)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		begun := time.Now()
 		ctx, cancel := context.WithTimeout(req.Context(), answerTimeout)
 		defer cancel()
-		inner.ServeHTTP(w, req.WithContext(ctx))
+		ctx, span := o.start(ctx, req)
+		defer span.End()
+		// The last copy of the request: the mux leaves its pattern in it.
+		req = req.WithContext(ctx)
+		body := &countedBody{ReadCloser: req.Body}
+		if req.Body != http.NoBody {
+			req.Body = body
+		}
+		tracked := &trackedWriter{ResponseWriter: w, status: http.StatusOK}
+		r.answer(tracked, req, routes)
+		o.finish(req, span, tracked, body.read.Load(), time.Since(begun))
 	})
+}
+
+// answer lets the routes answer, and does so in their place after a panic and while not
+// ready.
+func (r *run) answer(w *trackedWriter, req *http.Request, routes http.Handler) {
+	if sc := trace.SpanContextFromContext(req.Context()); sc.IsValid() {
+		w.Header().Set("traceresponse", fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags()&trace.FlagsSampled))
+	}
+	defer r.recovered(w, req)
+	if reason := r.notReady.Load(); reason != nil {
+		w.Header().Set("Retry-After", "1")
+		WriteProblem(w, req, http.StatusServiceUnavailable, "the service is starting or stopping", "")
+		return
+	}
+	serveRoute(w, req, routes)
 }
 
 // recovered answers for a handler that panicked, and logs it.
@@ -85,28 +90,55 @@ func (r *run) recovered(w *trackedWriter, req *http.Request) {
 	WriteProblem(w, req, http.StatusInternalServerError, "", "")
 }
 
-// trackedWriter knows whether an answer has begun.
+// trackedWriter knows whether an answer has begun, and what was sent.
 type trackedWriter struct {
 	http.ResponseWriter
-	wrote bool
+	wrote  bool
+	status int // 200 until it begins with another
+	sent   int64
 }
 
 func (w *trackedWriter) WriteHeader(status int) {
-	w.wrote = w.wrote || status >= 200
+	if !w.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		w.wrote, w.status = true, status
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *trackedWriter) Write(p []byte) (int, error) {
 	w.wrote = true
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	return n, err
 }
 
-// Unwrap is for http.ResponseController.
+// Flush is for what looks for an http.Flusher; http.ResponseController takes FlushError.
+func (w *trackedWriter) Flush() { _ = w.FlushError() }
+
+func (w *trackedWriter) FlushError() error {
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.wrote = w.wrote || !errors.Is(err, http.ErrNotSupported)
+	return err
+}
+
+// Unwrap is for the rest of http.ResponseController.
 func (w *trackedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// route serves the request; where the routes are a ServeMux that has none for it, the
+// countedBody counts what is read; a handler may leave its reading to others.
+type countedBody struct {
+	io.ReadCloser
+	read atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read.Add(int64(n))
+	return n, err
+}
+
+// serveRoute serves the request; where the routes are a ServeMux that has none for it, the
 // answer is a problem instead of the mux's plain text.
-func route(w http.ResponseWriter, req *http.Request, routes http.Handler) {
+func serveRoute(w http.ResponseWriter, req *http.Request, routes http.Handler) {
 	mux, ok := routes.(*http.ServeMux)
 	if !ok {
 		routes.ServeHTTP(w, req)
