@@ -1,11 +1,10 @@
 package email
 
 import (
-	"embed"
+	_ "embed"
 	"fmt"
-	htmltemplate "html/template"
+	"html"
 	"strings"
-	texttemplate "text/template"
 
 	"example.com/keyline/schemas"
 )
@@ -18,13 +17,35 @@ type Letter struct {
 	Reason  string // of any other
 }
 
-//go:embed templates/*
-var templates embed.FS
-
 var (
-	textBody = texttemplate.Must(texttemplate.ParseFS(templates, "templates/mail.txt"))
-	htmlBody = htmltemplate.Must(htmltemplate.ParseFS(templates, "templates/mail.html"))
+	//go:embed templates/mail.txt
+	textTemplate string
+	//go:embed templates/mail.html
+	htmlTemplate string
 )
+
+// Text is the mail for programs that show no HTML.
+func (l Letter) Text() string {
+	return l.fill(textTemplate, func(word string) string { return word })
+}
+
+// HTML is the mail for all others.
+func (l Letter) HTML() string { return l.fill(htmlTemplate, html.EscapeString) }
+
+// fill puts the letter's words into a template, without the lines of words that it has not.
+// Package template would cost 5 MB: it calls methods by name, so that the linker keeps all.
+func (l Letter) fill(template string, escape func(string) string) string {
+	words := strings.NewReplacer("{{subject}}", escape(l.Subject()), "{{order_id}}", escape(l.OrderID),
+		"{{total}}", escape(l.Total), "{{reason}}", escape(l.Reason))
+	var b strings.Builder
+	for line := range strings.Lines(template) {
+		if l.Total == "" && strings.Contains(line, "{{total}}") || l.Reason == "" && strings.Contains(line, "{{reason}}") {
+			continue
+		}
+		b.WriteString(words.Replace(line))
+	}
+	return b.String()
+}
 
 // Subject is the mail's subject line.
 func (l Letter) Subject() string {

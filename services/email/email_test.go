@@ -51,6 +51,39 @@ func TestLetters(t *testing.T) {
 	}
 }
 
+// What a letter says is text, whoever has written it, and each of its words stands once.
+func TestLetter_hostile(t *testing.T) {
+	t.Parallel()
+	const evil = `<script>alert("1")</script> & '{{reason}}{{total}}{{order_id}}{{.Reason}}' $1 %s \` + "\x00茶\r\n"
+	const escaped = `&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;{{reason}}{{total}}{{order_id}}{{.Reason}}&#39; $1 %s \` + "\x00茶\r\n"
+	for _, tt := range []struct {
+		name       string
+		l          email.Letter
+		text, html string // the lines around the letter's own
+	}{
+		{"the order's ID", email.Letter{OrderID: evil, Total: "1.00 EUR"},
+			"\nOrder " + evil + "\nTotal 1.00 EUR\n\n", "<p>Order <code>" + escaped + "</code></p>\n<p>Total <strong>1.00 EUR</strong></p>\n<p>Your"},
+		{"the total", email.Confirmation(schemas.OrderConfirmed{OrderID: "o-1", TotalCents: 100, Currency: evil}),
+			"\nOrder o-1\nTotal 1.00 " + evil + "\n\n", "<p>Order <code>o-1</code></p>\n<p>Total <strong>1.00 " + escaped + "</strong></p>\n<p>Your"},
+		{"the reason", email.Rejection(schemas.OrderRejected{OrderID: "o-1", Unavailable: []string{evil}}),
+			"\nOrder o-1\nWe are out of " + evil + ".\n\n", "<p>Order <code>o-1</code></p>\n<p>We are out of " + escaped + ".</p>\n<p>Your"},
+		{"all of it", email.Letter{OrderID: evil, Total: evil, Reason: evil},
+			"\nOrder " + evil + "\nTotal " + evil + "\n" + evil + "\n\n",
+			"<p>Order <code>" + escaped + "</code></p>\n<p>Total <strong>" + escaped + "</strong></p>\n<p>" + escaped + "</p>\n<p>Your"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := tt.l.Text(); !strings.Contains(got, tt.text) || !strings.HasPrefix(got, tt.l.Subject()+"\n\nOrder") {
+				t.Errorf("the text is %q, want %q in it", got, tt.text)
+			}
+			got := tt.l.HTML()
+			if !strings.Contains(got, tt.html) || !strings.Contains(got, ">"+tt.l.Subject()+"</h1>") || strings.Contains(got, "<script") {
+				t.Errorf("the HTML is %q, want %q in it", got, tt.html)
+			}
+		})
+	}
+}
+
 func TestMoney(t *testing.T) {
 	t.Parallel()
 	for cents, want := range map[int64]string{

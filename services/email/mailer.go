@@ -163,12 +163,8 @@ func (m *mailer) compose(to, messageID string, l Letter) (*gomail.Msg, error) {
 	msg.Subject(l.Subject())
 	msg.SetMessageIDWithValue(strings.Trim(messageID, "<>"))
 	msg.SetDate()
-	if err := msg.SetBodyTextTemplate(textBody, l); err != nil {
-		return nil, fmt.Errorf("write the mail: %w", err)
-	}
-	if err := msg.AddAlternativeHTMLTemplate(htmlBody, l); err != nil {
-		return nil, fmt.Errorf("write the mail: %w", err)
-	}
+	msg.SetBodyString(gomail.TypeTextPlain, l.Text())
+	msg.AddAlternativeString(gomail.TypeTextHTML, l.HTML())
 	return msg, nil
 }
 
