@@ -20,11 +20,16 @@ run: ## the whole shop in one process; Ctrl-C stops it
 	@./bin/keyline
 
 PROGRAMS = order inventory email console
+# How the images' programs are built; deploy/size_test.go reads these lines. Left out are SQLite, since
+# replicas would not share a file; gRPC's traces, for which the linker would keep all unused code; and
+# hundreds of types of pgx's.
+IMAGE_TAGS = nosqlite,grpcnotrace,nopgxregisterdefaulttypes
+IMAGE_BUILD = CGO_ENABLED=0 GOOS=linux go build -tags $(IMAGE_TAGS) -trimpath -ldflags="-s -w"
 ARCH = $(shell docker version -f '{{.Server.Arch}}' 2>/dev/null || go env GOARCH)
 TAG = dev
 
-binary-%: # of one program, static, for the node; without SQLite, since replicas would not share a file
-	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -tags nosqlite,grpcnotrace -trimpath -ldflags="-s -w" -o bin/image/$*/$(ARCH)/$* ./services/$*/cmd/$*
+binary-%: # of one program, static, for the node
+	@GOARCH=$(ARCH) $(IMAGE_BUILD) -o bin/image/$*/$(ARCH)/$* ./services/$*/cmd/$*
 
 images: $(PROGRAMS:%=binary-%) ## keyline-order, -inventory, -email and -console as images of the local docker; ARCH=arm64 TAG=v1 for others
 	@for p in $(PROGRAMS); do \
@@ -52,6 +57,8 @@ test-real: ## all tests, on the Kafka of KAFKA_BROKERS and the PostgreSQL of DAT
 	@echo "go test $(RACE) -count=1 ./..."
 	@go test $(RACE) -count=1 -timeout 10m ./... || { \
 		echo "make test-real: look at the first FAIL above; one alone: go test -count=1 -run 'TestName' -v ./its/folder/" >&2; exit 1; }
+	@go test -tags $(IMAGE_TAGS) -count=1 -run TestTypes ./pkg/db || { \
+		echo "make test-real: next: name the parameter's type in pkg/db/types.go" >&2; exit 1; }
 
 FAULT = F[0-9]+|Pressure
 SEEDS = 100

@@ -70,7 +70,11 @@ func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB
 	}
 	conf.DialFunc = dialer.DialContext
 	pause := &rested{after: restsFor}
-	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf, stdlib.OptionAfterConnect(pause.made), stdlib.OptionResetSession(pause.check),
+	made := func(ctx context.Context, conn *pgx.Conn) error {
+		register(conn.TypeMap())
+		return pause.made(ctx, conn)
+	}
+	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf, stdlib.OptionAfterConnect(made), stdlib.OptionResetSession(pause.check),
 		stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))))
 	pool.SetMaxOpenConns(postgresConns)
 	pool.SetMaxIdleConns(postgresConns)
