@@ -2,7 +2,7 @@
 # Needs Go and a POSIX shell, nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-real faults sim mutants lint generate verify bench images up down smoke doctor
+.PHONY: help run test test-real faults sim mutants lint generate verify manifests bench images up down smoke doctor
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -79,8 +79,8 @@ mutants: ## take the promises' code out piece by piece, and name the tests that 
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "$$files"; echo "make lint: next: gofmt -w ." >&2; exit 1; }
-	@go vet ./... && go vet -tags synctests ./services/all/sim || { echo "make lint: mend what go vet names above" >&2; exit 1; }
-	@go run $(STATICCHECK) ./... || { \
+	@go vet ./... && go vet -tags synctests ./services/all/sim && cd deploy/check && go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
+	@go run $(STATICCHECK) ./... && cd deploy/check && go run $(STATICCHECK) ./... || { \
 		echo "make lint: mend what staticcheck names above; what a code means: go run $(STATICCHECK) -explain CODE" >&2; exit 1; }
 	@echo "lint: clean"
 
@@ -92,6 +92,9 @@ verify: ## generated files are current, schemas compatible with all earlier vers
 		grep -qxF "$$line" schemas/versions.sum || { echo "make verify: $${line##* } is on the main branch and never changes: restore it and its line in schemas/versions.sum, and write a new version" >&2; exit 1; }; done
 	@go run ./schemas/internal/generate -dir schemas -check || { echo "make verify: mend what is named above; if something is stale, next: make generate" >&2; exit 1; }
 	@go test ./schemas/... || { echo "make verify: mend the schema named above; what may change: schemas/doc.go" >&2; exit 1; }
+
+manifests: ## what deploy renders to: valid, restricted, and only the flows that are declared
+	@cd deploy/check && go test || { echo "make manifests: mend what is named above in deploy; the rules and their reasons: deploy/check" >&2; exit 1; }
 
 bench: ## what pkg costs beside its libraries, kept in pkg/bench/results; QUICK=1 only tries it
 	@cd pkg/bench && go build -buildvcs=false -o ../../bin/bench . && if test -n "$(QUICK)"; then go test . && ../../bin/bench -quick; else ../../bin/bench; fi || { \
