@@ -274,12 +274,10 @@ func TestDoctor_context(t *testing.T) {
 	})
 	t.Run("the Tiltfile takes the same names", func(t *testing.T) {
 		t.Parallel()
-		list := func(text, from, to, junk string) (names []string) {
+		list := func(text, from, to, junk string) []string {
 			_, text, _ = strings.Cut(text, from)
 			text, _, _ = strings.Cut(text, to)
-			for _, name := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(junk, r) }) {
-				names = append(names, name)
-			}
+			names := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(junk, r) })
 			slices.Sort(names)
 			return names
 		}
