@@ -33,7 +33,7 @@ binary-%: # of one program, static, for the node
 
 images: $(PROGRAMS:%=binary-%) ## keyline-order, -inventory, -email and -console as images of the local docker; ARCH=arm64 TAG=v1 for others
 	@for p in $(PROGRAMS); do \
-		docker build -q -f deploy/Dockerfile --build-arg SERVICE=$$p --build-arg TARGETARCH=$(ARCH) -t keyline-$$p:$(TAG) bin/image/$$p >/dev/null || { \
+		docker build -q --platform linux/$(ARCH) -f deploy/Dockerfile --build-arg SERVICE=$$p --build-arg TARGETARCH=$(ARCH) -t keyline-$$p:$(TAG) bin/image/$$p >/dev/null || { \
 			echo "make images: docker could not build keyline-$$p; next: make doctor" >&2; exit 1; }; \
 		echo "keyline-$$p:$(TAG) $(ARCH), $$(( $$(docker image inspect -f '{{.Size}}' keyline-$$p:$(TAG)) / 1000000 )) MB"; done
 
