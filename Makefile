@@ -1,5 +1,5 @@
 # `make` lists the targets. Each can be run twice; a failure names the next command.
-# Needs Go and a POSIX shell, nothing else.
+# Needs Go and a POSIX shell, nothing else; images, up, down and smoke want docker, kubectl and tilt.
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-real faults sim mutants lint generate verify manifests bench images up down smoke doctor
@@ -38,13 +38,13 @@ images: $(PROGRAMS:%=binary-%) ## keyline-order, -inventory, -email and -console
 		echo "keyline-$$p:$(TAG) $(ARCH), $$(( $$(docker image inspect -f '{{.Size}}' keyline-$$p:$(TAG)) / 1000000 )) MB"; done
 
 up: doctor ## the shop on a local Kubernetes, with its parts and Jaeger: tilt up; Ctrl-C leaves it running
-	@tilt up
+	@tilt up || { echo "make up: next: make doctor; what is in the cluster: kubectl -n keyline get pods" >&2; exit 1; }
 
 down: ## take it from the cluster again, data and all
-	@tilt down && kubectl delete namespace keyline --ignore-not-found
+	@tilt down && kubectl delete namespace keyline --ignore-not-found || { echo "make down: next: make doctor" >&2; exit 1; }
 
 smoke: ## place orders in the current cluster, kill pods, check mails and traces; fails unless all is right
-	@go run ./deploy/shop smoke
+	@go run ./deploy/shop smoke || { echo "make smoke: next: kubectl -n keyline get pods; make doctor" >&2; exit 1; }
 
 test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite
 	@echo "go test $(RACE) ./..."

@@ -17,6 +17,7 @@ ports=${DOCTOR_PORTS:-"${TILT_PORT:-10350} Tilt
 8081 schema registry
 9094 Kafka"}
 least_go=$(awk '$1 == "go" { print $2 }' go.mod)
+least_tilt=0.36
 least_kubernetes=1.30 # the manifests' preStop hooks sleep, which older ones refuse
 least_memory=4096     # MiB; the limits of all pods add up to some 2048
 kind=sigs.k8s.io/kind@v0.33.0
@@ -167,7 +168,12 @@ check_docker() {
 check_tilt() {
 	have tilt || { fail tilt "not found" "$(how_to_get tilt)"; return; }
 	if bounded tilt version; then
-		ok tilt "$(sed 's/,.*//; q' "$tmp/out")"
+		version=$(sed 's/^v//; s/,.*//; q' "$tmp/out")
+		if at_least "$version" "$least_tilt"; then
+			ok tilt "$version"
+		else
+			fail tilt "$version; $least_tilt or newer is needed" "$(how_to_get tilt)"
+		fi
 	else
 		fail tilt "does not start: $(why)" "$(how_to_get tilt)"
 	fi
@@ -205,7 +211,7 @@ is_local() {
 is_near() {
 	case ${1#*://} in
 	127.* | 0.0.0.0* | localhost* | '[::1]'* | 10.* | 192.168.* | 172.1[6-9].* | 172.2[0-9].* | 172.3[01].* | \
-		host.docker.internal* | kubernetes.docker.internal* | *.local:* | *.testing:*) return 0 ;;
+		host.docker.internal* | kubernetes.docker.internal* | api.crc.testing*) return 0 ;;
 	esac
 	return 1
 }

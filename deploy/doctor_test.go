@@ -163,7 +163,7 @@ func TestDoctor(t *testing.T) {
 		lines   []string
 	}{
 		{"everything is there", nil, nil, makeUp, []string{
-			"ok go 1.99.1", "ok docker engine 28.2.2 with 8.0 GiB", "ok tilt v0.37.6", "ok kubectl 1.33.1",
+			"ok go 1.99.1", "ok docker engine 28.2.2 with 8.0 GiB", "ok tilt 0.37.6", "ok kubectl 1.33.1",
 			"ok context kind-keyline at https://127.0.0.1:6443", "ok cluster Kubernetes 1.32.0+k3s1", "ok node Ready: node1 (arm64)",
 			"ok memory 7.7 GiB", "ok storage volumes of class standard", "ok kind", "ok ports free: 1"}},
 		{"no Go", machine{"go": ""}, nil, noGo, []string{"FAIL go not found", "ok docker", "ok storage"}},

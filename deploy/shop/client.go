@@ -18,7 +18,8 @@ const requestTime = 20 * time.Second
 var client = &http.Client{Timeout: requestTime}
 
 // ask sends a request until it is answered, over connections that break and pods that go: a
-// repeated POST has the same Idempotency-Key. An answer below 500 that is not want is an error.
+// repeated POST has the same Idempotency-Key. Another answer than want is an error, unless it asks
+// to come again.
 // into, if not nil, takes the JSON of the answer.
 func (f *forward) ask(ctx context.Context, method, path, key string, body any, want int, into any) (repeats int, err error) {
 	var text []byte
@@ -30,7 +31,9 @@ func (f *forward) ask(ctx context.Context, method, path, key string, body any, w
 	for ; ; repeats++ {
 		var answer []byte
 		status := 0
-		if status, answer, err = f.once(ctx, method, path, key, text); err == nil && status < 500 && status != http.StatusTooManyRequests {
+		status, answer, err = f.once(ctx, method, path, key, text)
+		again := status >= 500 || status == http.StatusTooManyRequests || status == http.StatusConflict && key != "" // its twin still runs
+		if err == nil && !again {
 			if status != want {
 				return repeats, fmt.Errorf("%s %s answers %d, want %d: %.300s", method, path, status, want, answer)
 			}
@@ -111,7 +114,7 @@ func (r *run) settled(ctx context.Context, o *order, status string) error {
 		if o.Status == status {
 			return nil
 		}
-		if o.Status != "pending" && status != "cancelled" {
+		if o.Status != "pending" {
 			return fmt.Errorf("order %s is %s, want %s", o.ID, o.Status, status)
 		}
 	}

@@ -122,7 +122,7 @@ func (f *forward) set(url string, err error) {
 func (f *forward) at(ctx context.Context) (string, error) {
 	for {
 		f.mu.Lock()
-		url, open, last := f.url, f.open, f.last
+		url, open := f.url, f.open
 		f.mu.Unlock()
 		if url != "" {
 			return url, nil
@@ -130,7 +130,9 @@ func (f *forward) at(ctx context.Context) (string, error) {
 		select {
 		case <-open:
 		case <-ctx.Done():
-			return "", errors.Join(ctx.Err(), last)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return "", errors.Join(ctx.Err(), f.last)
 		}
 	}
 }

@@ -10,7 +10,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -81,7 +80,7 @@ func (r *run) exit(v verb, patience time.Duration) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() == context.DeadlineExceeded {
 		err = fmt.Errorf("%w (after %v)", err, patience)
 	}
 	fmt.Fprintf(os.Stderr, "%s: %v\nnext: kubectl -n %s get pods; kubectl -n %s logs %s\n",

@@ -53,9 +53,14 @@ func (r *run) placeSome(ctx context.Context) error {
 // brokers reaches the cluster's broker, whose other listener says that it is here.
 func (r *run) brokers(ctx context.Context) (kafka.Config, func(), error) {
 	const port = 9094
+	cfg := kafka.Config{Brokers: []string{fmt.Sprint("127.0.0.1:", port)}}
+	if r, err := kafka.NewReader(ctx, cfg); err == nil { // Tilt has opened the way
+		r.Close()
+		return cfg, func() {}, nil
+	}
 	f := r.cluster.forwardTo("pod/kafka-0", port, port)
-	at, err := f.at(ctx)
-	return kafka.Config{Brokers: []string{strings.TrimPrefix(at, "http://")}}, f.close, err
+	_, err := f.at(ctx)
+	return cfg, f.close, err
 }
 
 func (r *run) publish(ctx context.Context, cfg kafka.Config, rec event.Record) error {
@@ -85,14 +90,15 @@ func (r *run) duplicate(ctx context.Context) error {
 	}
 	from := kafka.Positions{schemas.TopicOrders: maps.Clone(ends[schemas.TopicOrders])}
 	for id, end := range from[schemas.TopicOrders] {
-		from[schemas.TopicOrders][id] = max(end-1, 0)
+		from[schemas.TopicOrders][id] = max(end-100, 0)
 	}
 	var newest event.Record
 	for rec, err := range reader.Records(ctx, from, ends) {
 		if err != nil {
 			return err
 		}
-		if !rec.Timestamp.Before(newest.Timestamp) {
+		// What was published without an ID, such as poison, is a new event each time.
+		if rec.Header("ce_id") != nil && !rec.Timestamp.Before(newest.Timestamp) {
 			newest = rec
 		}
 	}
@@ -115,11 +121,26 @@ func (r *run) poison(ctx context.Context) error {
 		return err
 	}
 	rec := event.Record{Topic: schemas.TopicOrders, Key: []byte("poison"), Value: []byte("these bytes are no event")}
+	before, _, err := r.desk(ctx)
+	if err != nil {
+		return err
+	}
 	if err := r.publish(ctx, cfg, rec); err != nil {
 		return err
 	}
 	r.say("published; each group that reads %s sets it aside as a dead letter:", rec.Topic)
-	return r.letters(ctx)
+	for {
+		now, _, err := r.desk(ctx)
+		if err != nil {
+			return err
+		}
+		if now >= before+2 {
+			return r.letters(ctx)
+		}
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // chaos lets the mail server answer senders with an error.
@@ -155,17 +176,16 @@ func (r *run) killOne(ctx context.Context) error {
 	return r.kill(ctx, r.service)
 }
 
-// desk runs the console in the cluster, and shows what it says.
-func (r *run) desk(ctx context.Context, words ...string) error {
+// show runs the console in the cluster, and shows what it says.
+func (r *run) show(ctx context.Context, words ...string) error {
 	text, err := r.cluster.kubectl(ctx, append([]string{"exec", "deployment/console", "--", "/service"}, words...)...)
 	fmt.Fprint(r.out, text)
 	return err
 }
 
 func (r *run) letters(ctx context.Context) error {
-	const nothing = 3 // the console's exit code
-	err := r.desk(ctx, "waiting", "ls")
-	if exitCode(err) == nothing {
+	err := r.show(ctx, "waiting", "ls")
+	if exitCode(err) == nothingFound {
 		r.say("nothing waits")
 		return nil
 	}
@@ -173,9 +193,8 @@ func (r *run) letters(ctx context.Context) error {
 }
 
 func (r *run) redrive(ctx context.Context) error {
-	const nothing = 3
-	err := r.desk(ctx, "redrive", "--all", "--yes")
-	if exitCode(err) == nothing {
+	err := r.show(ctx, "redrive", "--all", "--yes")
+	if exitCode(err) == nothingFound {
 		r.say("there are no dead letters")
 		return nil
 	}
@@ -187,6 +206,10 @@ func (r *run) reset(ctx context.Context) error {
 	stores := []string{"statefulset/kafka", "statefulset/registry", "statefulset/postgres"}
 	programs := []string{"statefulset/order", "statefulset/inventory", "statefulset/email", "deployment/console", "deployment/mailpit"}
 	all := slices.Concat(programs, stores)
+	// Nothing is stopped where one of them is missing: that would be another overlay.
+	if _, err := r.cluster.kubectl(ctx, append([]string{"get", "-o", "name"}, all...)...); err != nil {
+		return fmt.Errorf("this is not the local overlay, and nothing was done: %w", err)
+	}
 	job, err := r.job(ctx, "provision")
 	if err != nil {
 		return err

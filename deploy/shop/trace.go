@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -109,20 +110,15 @@ func (r *run) trace(ctx context.Context, id string, want []string) (jaegerTrace,
 	over := time.Now().Add(30 * time.Second)
 	for {
 		t, err := r.lookUp(ctx, id)
-		if err != nil {
-			return t, err
-		}
 		got := t.tree()
-		if slices.Equal(got, want) {
+		if err == nil && slices.Equal(got, want) {
 			return t, nil
 		}
 		if time.Now().After(over) {
-			return t, fmt.Errorf("trace %s is not as it should be; have:\n%s\nwant:\n%s", id, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			return t, errors.Join(err, fmt.Errorf("trace %s is not as it should be; have:\n%s\nwant:\n%s", id, strings.Join(got, "\n"), strings.Join(want, "\n")))
 		}
-		select {
-		case <-ctx.Done():
-			return t, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return t, err
 		}
 	}
 }
