@@ -1,6 +1,7 @@
 package check
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,7 +13,9 @@ import (
 
 // flows are the connections that may be: the NetworkPolicies of an overlay must let through these
 // and no others. A pod is named by its label app.kubernetes.io/name, what is outside by its
-// namespace and the pods there (* is any), or by its addresses.
+// namespace and the pods there (* is any), or by its addresses. Any overlay but local is held against
+// the rows of production: addresses and namespaces may be others there, pods and ports may not. What
+// it needs beside them is a row under its own name.
 var flows = []struct {
 	overlay  string // empty: each
 	from, to string // several with blanks; * is all pods of the overlay
@@ -56,19 +59,57 @@ func (o *overlay) declared() map[string]string {
 	}
 	all := map[string]string{}
 	for _, f := range flows {
-		if base, _, _ := strings.Cut(o.name, "."); f.overlay != "" && f.overlay != base {
+		if !slices.Contains([]string{"", o.base(), o.table()}, f.overlay) {
 			continue
 		}
 		from := strings.Fields(f.from)
 		if f.from == "*" {
 			from = pods
 		}
-		for _, from := range from {
-			for _, to := range strings.Fields(f.to) {
+		for _, from := range o.kinds(from) {
+			for _, to := range o.kinds(strings.Fields(f.to)) {
 				for _, port := range strings.Fields(f.ports) {
 					all[from+" -> "+to+":"+port] = f.why
 				}
 			}
+		}
+	}
+	return all
+}
+
+// base is the overlay without the components that render adds.
+func (o *overlay) base() string {
+	base, _, _ := strings.Cut(o.name, ".")
+	return base
+}
+
+// table names the rows of flows that hold for an overlay, whoever has made it.
+func (o *overlay) table() string {
+	if o.local() {
+		return "local"
+	}
+	return "production"
+}
+
+// kinds are the names with what they are for in the place of addresses and namespaces, if those are
+// filled in otherwise than in the table. What takes nearly everybody keeps its name beside that: it
+// wants a row of its own.
+func (o *overlay) kinds(names []string) (all []string) {
+	if o.base() == o.table() {
+		return names
+	}
+	for _, name := range names {
+		addresses, _, _ := strings.Cut(name, "-")
+		block, err := netip.ParsePrefix(addresses)
+		kind, wide := "outside", block.Bits() < 8
+		if err != nil {
+			kind, wide = "a namespace", strings.HasPrefix(name, "*/")
+		}
+		if strings.Contains(name, "/") {
+			all = append(all, kind)
+		}
+		if wide || !strings.Contains(name, "/") {
+			all = append(all, name)
 		}
 	}
 	return all
@@ -114,7 +155,7 @@ type end struct{ pod, peer, port string }
 func (o *overlay) ends(p pod, direction networkingv1.PolicyType) (ends []end) {
 	isolated := false
 	add := func(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
-		for _, peer := range o.peers(peers) {
+		for _, peer := range o.kinds(o.peers(peers)) {
 			for _, port := range portsOf(ports) {
 				ends = append(ends, end{p.name(), peer, port})
 			}
