@@ -21,6 +21,8 @@ var load = sync.OnceValues(func() (map[string][]manifest, error) {
 var filled = strings.NewReplacer(
 	"192.0.2.0/28", "10.1.0.0/16", "192.0.2.64/32", "2001:db8::25/128",
 	"metadata.name: ingress", "metadata.name: gateways", "metadata.name: monitoring", "metadata.name: prometheus",
+	"kafka-1.example.com:9093,kafka-2.example.com:9093,kafka-3.example.com:9093", "my-cluster-kafka-bootstrap.kafka:9093",
+	"smtp.example.com:587", "smtp.corp:587",
 )
 
 var loadSource = sync.OnceValues(func() (source, error) { return readSource("../..") })
@@ -159,6 +161,11 @@ func TestJudge_broken(t *testing.T) {
 		{"local", "ConfigMap/keyline-", "SMTP_ADDR", "SMTP_ADDRESS", "env[SMTP_ADDRESS] is read by no program"},
 		{"local", "ConfigMap/keyline-", "kafka:9092", "kafka:9093", "env[KAFKA_BROKERS] names kafka:9093, which is nobody's address"},
 		{"production", "Deployment/console", "email-1.email-replicas", "email-2.email-replicas", "env[ADMIN_URLS] names email-2.email-replicas:8081"},
+		{"production", "Deployment/console", "email-1.email-replicas:8081", "email-1.email-replica:8081", "env[ADMIN_URLS] names email-1.email-replica:8081"},
+		{"production", "Deployment/console", "email-1.email-replicas:8081", "email-1.email-replicas:8080", "env[ADMIN_URLS] names email-1.email-replicas:8080"},
+		{"production", "Service/email-replicas", "", "", "env[ADMIN_URLS] names email-0.email-replicas:8081"},
+		{"local", "ConfigMap/keyline-", "kafka:9092", "kafkas.keyline:9092", "env[KAFKA_BROKERS] names kafkas.keyline:9092"},
+		{"a copy", "ConfigMap/keyline-", "smtp.corp:587", "smtp:587", "env[SMTP_ADDR] names smtp:587"},
 		{"production", "PodDisruptionBudget/order", "maxUnavailable: 1", "maxUnavailable: 0", "lets 0 of StatefulSet/order go and 3 stay"},
 		{"production", "PodDisruptionBudget/order", "maxUnavailable: 1", "maxUnavailable: 100%", "lets 3 of StatefulSet/order go and 0 stay"},
 		{"production", "PodDisruptionBudget/order", "io/name: order\n  un", "io/name: orders\n  un", "spec.selector takes no pod"},

@@ -102,8 +102,28 @@ func (o *overlay) environment(c corev1.Container) map[string]string {
 	return all
 }
 
-// inside is an address in the namespace: service:port, or pod.service:port.
+// inside is an address that may be in the namespace: service:port, or pod.service:port.
 var inside = regexp.MustCompile(`(?:^|[,=/@])([a-z][a-z0-9-]*)(?:\.([a-z][a-z0-9-]*))?:(\d+)(?:[,/]|$)`)
+
+// answers tells whether somebody has an address. With two labels it may be in another namespace or
+// domain, which nothing here knows; it is ours if either label is that of a replica, or the second
+// is the namespace.
+func (o *overlay) answers(host, domain string, port int32) bool {
+	governs := slices.ContainsFunc(o.pods, func(p pod) bool { return p.governor != "" && p.governor == domain })
+	replica := slices.IndexFunc(o.pods, func(p pod) bool { return p.governor != "" && p.has(host) })
+	switch {
+	case domain == "" || o.objects["Namespace/"+domain] != nil:
+	case governs || replica >= 0:
+		if replica < 0 || o.pods[replica].governor != domain {
+			return false
+		}
+		host = domain
+	default:
+		return true
+	}
+	s, ok := o.objects["Service/"+host].(*corev1.Service)
+	return ok && slices.ContainsFunc(s.Spec.Ports, func(has corev1.ServicePort) bool { return has.Port == port })
+}
 
 // checkVariables wants each variable to be one that a program reads, and each address in the
 // namespace to be somebody's.
@@ -116,12 +136,7 @@ func (o *overlay) checkVariables(p pod, c corev1.Container, field string, names 
 		known = known || file || strings.HasPrefix(name, "OTEL_") || name == "GOMEMLIMIT" || strings.Contains(text, "$("+name+")")
 		o.want(known, p.id, "%s.env[%s] is read by no program: README.md lists what is", field, name)
 		for _, m := range inside.FindAllStringSubmatch(values[name], -1) {
-			host, governor, port := m[1], m[2], intstr.Parse(m[3]).IntVal
-			if governor != "" && slices.ContainsFunc(o.pods, func(p pod) bool { return p.governor == governor && p.has(host) }) {
-				host = governor
-			}
-			s, ok := o.objects["Service/"+host].(*corev1.Service)
-			ok = ok && slices.ContainsFunc(s.Spec.Ports, func(has corev1.ServicePort) bool { return has.Port == port })
+			ok := o.answers(m[1], m[2], intstr.Parse(m[3]).IntVal)
 			o.want(ok, p.id, "%s.env[%s] names %s, which is nobody's address: correct it", field, name, strings.Trim(m[0], ",=/@"))
 		}
 	}
