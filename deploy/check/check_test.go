@@ -21,6 +21,7 @@ var load = sync.OnceValues(func() (map[string][]manifest, error) {
 var filled = strings.NewReplacer(
 	"192.0.2.0/28", "10.1.0.0/16", "192.0.2.64/32", "2001:db8::25/128",
 	"metadata.name: ingress", "metadata.name: gateways", "metadata.name: monitoring", "metadata.name: prometheus",
+	"images.example.net/keyline-", "images.example.org/shop/",
 	"kafka-1.example.com:9093,kafka-2.example.com:9093,kafka-3.example.com:9093", "my-cluster-kafka-bootstrap.kafka:9093",
 	"smtp.example.com:587", "smtp.corp:587",
 )
@@ -159,6 +160,9 @@ func TestJudge_broken(t *testing.T) {
 		{"local", "Service/order", "spec:", "spec:\n  type: NodePort", "make it ClusterIP"},
 		{"local", "Service/order", "spec:", "spec:\n  type: LoadBalancer", "make it ClusterIP"},
 		{"local", "ConfigMap/keyline-", "SMTP_ADDR", "SMTP_ADDRESS", "env[SMTP_ADDRESS] is read by no program"},
+		{"a copy", "ConfigMap/keyline-", "LOG_FORMAT", "LOG_FORMATS", "StatefulSet/order containers[service].env[LOG_FORMATS] is read by no program"},
+		{"a copy", "ConfigMap/keyline-", "LOG_FORMAT", "LOG_FORMATS", "Deployment/console containers[console].env[LOG_FORMATS] is read by no program"},
+		{"a copy", "ConfigMap/keyline-", "LOG_FORMAT", "LOG_FORMATS", "Job/provision containers[provision].env[LOG_FORMATS] is read by no program"},
 		{"local", "ConfigMap/keyline-", "kafka:9092", "kafka:9093", "env[KAFKA_BROKERS] names kafka:9093, which is nobody's address"},
 		{"production", "Deployment/console", "email-1.email-replicas", "email-2.email-replicas", "env[ADMIN_URLS] names email-2.email-replicas:8081"},
 		{"production", "Deployment/console", "email-1.email-replicas:8081", "email-1.email-replica:8081", "env[ADMIN_URLS] names email-1.email-replica:8081"},

@@ -41,6 +41,15 @@ type pod struct {
 func (p pod) name() string  { return p.Labels[nameLabel] }
 func (p pod) service() bool { return p.Labels[componentLabel] == "service" }
 
+// program tells whether a container is one of this repository's programs, whatever its image is
+// called: the pod's label says that it has one, which is named like the pod or "service". If no
+// container is, it is the first.
+func (p pod) program(c corev1.Container) bool {
+	main := slices.IndexFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == "service" || c.Name == p.name() })
+	ours := slices.Contains([]string{"service", "operator", "task"}, p.Labels[componentLabel])
+	return ours && len(p.Spec.Containers) > 0 && p.Spec.Containers[max(main, 0)].Name == c.Name
+}
+
 // containers are all of a pod, by their fields.
 func (p pod) containers() iter.Seq2[string, corev1.Container] {
 	return func(yield func(string, corev1.Container) bool) {

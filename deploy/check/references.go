@@ -62,7 +62,7 @@ func (o *overlay) checkReferences(p pod) {
 				o.refer(p.id, field+".env["+e.Name+"]", "Secret", e.ValueFrom.SecretKeyRef.Name, e.ValueFrom.SecretKeyRef.Key)
 			}
 		}
-		if strings.Contains(c.Image, "keyline-") { // the variables of others are theirs
+		if p.program(c) { // the variables of others are theirs
 			o.checkVariables(p, c, field, names)
 		}
 	}
