@@ -22,6 +22,7 @@ var filled = strings.NewReplacer(
 	"192.0.2.0/28", "10.1.0.0/16", "192.0.2.64/32", "2001:db8::25/128",
 	"metadata.name: ingress", "metadata.name: gateways", "metadata.name: monitoring", "metadata.name: prometheus",
 	"images.example.net/keyline-", "images.example.org/shop/",
+	`KAFKA_TLS: "true"`, "KAFKA_TLS_CA_FILE: /etc/private-ca/ca.crt",
 	"kafka-1.example.com:9093,kafka-2.example.com:9093,kafka-3.example.com:9093", "my-cluster-kafka-bootstrap.kafka:9093",
 	"smtp.example.com:587", "smtp.corp:587",
 )
@@ -83,6 +84,9 @@ func TestJudge_broken(t *testing.T) {
 	all, known := overlays(t)
 	const order, web = "StatefulSet/order", "containers[service]."
 	const probe = "livenessProbe:\n          failureThreshold: 3\n          httpGet:\n            path: /livez\n            port: http\n"
+	const ready = "path: /readyz\n            port: http\n          periodSeconds: 2\n          timeoutSeconds: 3\n"
+	const named = "        - name: POD_NAME\n          valueFrom:\n            fieldRef:\n              fieldPath: metadata.name\n"
+	const instance = "        - name: KAFKA_INSTANCE_ID\n          value: $(POD_NAME)\n"
 	for _, tt := range []struct {
 		overlay, object string // one that ends with a dash has a hash behind it, one with a plus is added
 		old, new        string // what is replaced in its YAML; both empty: it is removed
@@ -135,6 +139,17 @@ func TestJudge_broken(t *testing.T) {
 		{"local", "ConfigMap/keyline-", "  LOG_FORMAT: json", "  SHUTDOWN_TIMEOUT: 40s", "SHUTDOWN_TIMEOUT, 45s"},
 		{"local", "ConfigMap/keyline-", "  LOG_FORMAT: json", "  SHUTDOWN_TIMEOUT: soon", `env[SHUTDOWN_TIMEOUT] "soon"`},
 		{"local", order, "sleep:\n              seconds: 5", "exec:\n              command: [sleep, '5']", "lifecycle.preStop: make it a sleep"},
+		{"local", order, "preStop:", "postStart:", web + "lifecycle.preStop: let it sleep"},
+		{"local", order, ready, strings.Replace(ready, "Seconds: 3", "Seconds: 2", 1), web + "readinessProbe.timeoutSeconds: set it to 3"},
+		{"local", order, "failureThreshold: 60", "failureThreshold: 29", web + "startupProbe: let failureThreshold times periodSeconds be 30 s"},
+		{"local", order, "startupProbe:", "startUpProbe:", web + "startupProbe: let failureThreshold times periodSeconds be 30 s"},
+		{"local", order, "name: GOMEMLIMIT", "name: LOG_LEVEL", web + "env[GOMEMLIMIT]: set it"},
+		{"local", order, "value: $(POD_NAME)", "value: order", web + "env[KAFKA_INSTANCE_ID]: take it from metadata.name"},
+		{"local", order, "fieldPath: metadata.name", "fieldPath: spec.nodeName", web + "env[KAFKA_INSTANCE_ID]: take it from metadata.name"},
+		{"local", order, named + instance, instance + named, web + "env[KAFKA_INSTANCE_ID]: take it from metadata.name"},
+		{"production", order, "topologySpreadConstraints:", "topologySpreads:", order + " topologySpreadConstraints: give it one"},
+		{"production", "ConfigMap/keyline-", "KAFKA_TLS: \"true\"", "KAFKA_TLS: \"false\"", order + " " + web + "env[KAFKA_TLS]: set it to true"},
+		{"production", "ConfigMap/keyline-", "KAFKA_TLS: \"true\"", "LOG_LEVEL: info", "Job/provision containers[provision].env[KAFKA_TLS]: set it to true"},
 		{"local", "ConfigMap/keyline-", "part-of", "part", "metadata.labels has no app.kubernetes.io/part-of"},
 		{"local", "Service/order", "app.kubernetes.io/component: service", "a: b", "metadata.labels has no app.kubernetes.io/component"},
 		{"local", order, "app.kubernetes.io/part-of: keyline\n    spec", "a: b\n    spec", "spec.template.metadata.labels has no app.kubernetes.io/part-of"},
@@ -170,6 +185,7 @@ func TestJudge_broken(t *testing.T) {
 		{"production", "Service/email-replicas", "", "", "env[ADMIN_URLS] names email-0.email-replicas:8081"},
 		{"local", "ConfigMap/keyline-", "kafka:9092", "kafkas.keyline:9092", "env[KAFKA_BROKERS] names kafkas.keyline:9092"},
 		{"a copy", "ConfigMap/keyline-", "smtp.corp:587", "smtp:587", "env[SMTP_ADDR] names smtp:587"},
+		{"production", "PodDisruptionBudget/order", "", "", order + " has no PodDisruptionBudget"},
 		{"production", "PodDisruptionBudget/order", "maxUnavailable: 1", "maxUnavailable: 0", "lets 0 of StatefulSet/order go and 3 stay"},
 		{"production", "PodDisruptionBudget/order", "maxUnavailable: 1", "maxUnavailable: 100%", "lets 3 of StatefulSet/order go and 0 stay"},
 		{"production", "PodDisruptionBudget/order", "io/name: order\n  un", "io/name: orders\n  un", "spec.selector takes no pod"},

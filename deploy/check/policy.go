@@ -3,10 +3,12 @@ package check
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/pod-security-admission/api"
@@ -76,7 +78,59 @@ func (o *overlay) checkPod(p pod) {
 		if _, ok := unprobed[p.name()]; !ok && p.lasting && strings.HasPrefix(field, "containers") {
 			o.checkProbes(p, c, field)
 		}
+		if p.service() && p.program(c) {
+			o.checkService(p, c, field)
+		}
+		if p.program(c) && !o.local() {
+			o.want(encrypted(o.environment(c)), p.id, "%s.env[KAFKA_TLS]: set it to true, or give KAFKA_TLS_CA_FILE; passwords and orders would go over the network as they are", field)
+		}
 	}
+	if p.service() && !o.local() {
+		o.checkSpread(p)
+	}
+}
+
+// checkService wants of a service what it was written for.
+func (o *overlay) checkService(p pod, c corev1.Container, field string) {
+	stop := ptr.Deref(ptr.Deref(c.Lifecycle, corev1.Lifecycle{}).PreStop, corev1.LifecycleHandler{})
+	o.want(ptr.Deref(stop.Sleep, corev1.SleepAction{}).Seconds > 0, p.id, "%s.lifecycle.preStop: let it sleep, requests come until the endpoints have forgotten the pod", field)
+	ready, start := ptr.Deref(c.ReadinessProbe, corev1.Probe{}), ptr.Deref(c.StartupProbe, corev1.Probe{})
+	o.want(ready.TimeoutSeconds >= 3, p.id, "%s.readinessProbe.timeoutSeconds: set it to 3 at least, the checks behind /readyz have 2 s", field)
+	o.want(start.FailureThreshold*start.PeriodSeconds >= 30, p.id, "%s.startupProbe: let failureThreshold times periodSeconds be 30 s at least, or a start on a busy node is killed", field)
+	_, limited := o.environment(c)["GOMEMLIMIT"]
+	o.want(limited, p.id, "%s.env[GOMEMLIMIT]: set it below resources.limits.memory, the collector does not know that limit", field)
+	o.want(namesPod(c.Env, "KAFKA_INSTANCE_ID"), p.id, "%s.env[KAFKA_INSTANCE_ID]: take it from metadata.name, by a variable that stands before it; no two pods may share one, and a pod that is back must have its own", field)
+}
+
+// namesPod tells whether a variable has the pod's name in it. Only what stands before it is filled in.
+func namesPod(env []corev1.EnvVar, name string) bool {
+	at := slices.IndexFunc(env, func(e corev1.EnvVar) bool { return e.Name == name })
+	if at < 0 {
+		return false
+	}
+	if from := env[at].ValueFrom; from != nil {
+		return from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.name"
+	}
+	return slices.ContainsFunc(env[:at], func(e corev1.EnvVar) bool {
+		return strings.Contains(env[at].Value, "$("+e.Name+")") && namesPod(env[:at], e.Name)
+	})
+}
+
+// encrypted tells whether pkg/kafka speaks TLS with these variables: each of the files turns it on, too.
+func encrypted(env map[string]string) bool {
+	on, _ := strconv.ParseBool(env["KAFKA_TLS"])
+	return on || env["KAFKA_TLS_CA_FILE"]+env["KAFKA_TLS_CERT_FILE"]+env["KAFKA_TLS_KEY_FILE"] != ""
+}
+
+// checkSpread wants the replicas not to go together: neither when a node is drained nor when one fails.
+func (o *overlay) checkSpread(p pod) {
+	budget := false
+	for _, b := range all[*policyv1.PodDisruptionBudget](o) {
+		budget = budget || matches(b.Spec.Selector, p.Labels)
+	}
+	o.want(budget, p.id, "has no PodDisruptionBudget: make one that selects its pods, or a drain takes all replicas at once")
+	spread := slices.ContainsFunc(p.Spec.TopologySpreadConstraints, func(c corev1.TopologySpreadConstraint) bool { return matches(c.LabelSelector, p.Labels) })
+	o.want(spread, p.id, "topologySpreadConstraints: give it one that selects its pods, or all replicas may be on one node")
 }
 
 var version = regexp.MustCompile(`[^/]:[^/:]+$`) // a digest has a colon, too
