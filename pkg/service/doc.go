@@ -32,6 +32,8 @@
 //
 // Context: otelhttp has a type of writer for each combination of what else a writer can do,
 // 4,100 functions and 1.5 MB in every service; and it writes down the attributes of spans
-// that nobody records. Decision: observe.go, which reports the same under the same names, and
-// error.type beside it. Cost: when the conventions change we follow by hand.
+// that nobody records. Decision: observe.go, which reports the same under the same names, of a
+// metric's labels those that the package telemetry lets through, and beside it error.type, the
+// method QUERY, and requests whose answer a panic has cut. Cost: when the conventions change we
+// follow by hand.
 package service

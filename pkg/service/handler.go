@@ -54,8 +54,8 @@ func (r *run) traced(routes http.Handler) http.Handler {
 			req.Body = body
 		}
 		tracked := &trackedWriter{ResponseWriter: w, status: http.StatusOK}
+		defer func() { o.finish(req, span, tracked, body.read.Load(), time.Since(begun)) }() // answer panics where it is cut
 		r.answer(tracked, req, routes)
-		o.finish(req, span, tracked, body.read.Load(), time.Since(begun))
 	})
 }
 
@@ -74,27 +74,30 @@ func (r *run) answer(w *trackedWriter, req *http.Request, routes http.Handler) {
 	serveRoute(w, req, routes)
 }
 
-// recovered answers for a handler that panicked, and logs it.
+// recovered answers for a handler that panicked, and logs it. If the answer has begun, or the
+// handler wants it so, it is cut.
 func (r *run) recovered(w *trackedWriter, req *http.Request) {
 	v := recover()
 	if v == nil {
 		return
 	}
-	if v == http.ErrAbortHandler {
-		panic(v)
+	if v != http.ErrAbortHandler {
+		r.log.ErrorContext(req.Context(), "request panicked", "panic", v, "stack", string(debug.Stack()))
+		if !w.wrote {
+			WriteProblem(w, req, http.StatusInternalServerError, "", "")
+			return
+		}
 	}
-	r.log.ErrorContext(req.Context(), "request panicked", "panic", v, "stack", string(debug.Stack()))
-	if w.wrote {
-		panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
-	}
-	WriteProblem(w, req, http.StatusInternalServerError, "", "")
+	w.cut = true
+	panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
 }
 
 // trackedWriter knows whether an answer has begun, and what was sent.
 type trackedWriter struct {
 	http.ResponseWriter
 	wrote  bool
-	status int // 200 until it begins with another
+	cut    bool // the client notices that something is missing
+	status int  // 200 until it begins with another
 	sent   int64
 }
 

@@ -129,7 +129,7 @@ func TestService_traces(t *testing.T) {
 			}
 			r.do("BREW", "/v1/orders", "", nil)
 			_, page := r.get("/metrics")
-			want := `http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/v1/orders"} 3`
+			want := `http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/v1/orders",url_scheme="http"} 3`
 			if !strings.Contains(page, "\n"+want+"\n") {
 				t.Errorf("/metrics has no line %s in:\n%s", want, page)
 			}

@@ -23,7 +23,8 @@ import (
 )
 
 // observer makes the server span of each request and measures it, after OpenTelemetry's
-// stable conventions for HTTP servers. It is safe for concurrent use.
+// stable conventions for HTTP servers. An error.type is the status from 500 up, or "panic" where
+// the answer was cut. It is safe for concurrent use.
 type observer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
@@ -66,27 +67,44 @@ func (o *observer) start(ctx context.Context, req *http.Request) (context.Contex
 // finish tells the span and the metrics what became of a request: its route, by the pattern
 // that the mux has left in it, and its answer.
 func (o *observer) finish(req *http.Request, span trace.Span, w *trackedWriter, read int64, took time.Duration) {
+	status, failure := outcome(w)
 	if span.IsRecording() {
 		a := make(attrs, 0, 5)
 		a.text(semconv.HTTPRouteKey, route(req))
-		a.number(semconv.HTTPResponseStatusCodeKey, w.status)
+		a.number(semconv.HTTPResponseStatusCodeKey, status)
 		a.number(semconv.HTTPRequestBodySizeKey, int(read))
 		a.number(semconv.HTTPResponseBodySizeKey, int(w.sent))
-		if w.status >= 500 {
-			a.text(semconv.ErrorTypeKey, strconv.Itoa(w.status))
+		a.text(semconv.ErrorTypeKey, failure)
+		if failure != "" {
 			span.SetStatus(codes.Error, "")
 		}
 		span.SetName(spanName(req))
 		span.SetAttributes(a...)
 	}
-	labels := make(attrs, 0, 3) // nothing that a client may choose freely
+	labels := make(attrs, 0, 5) // nothing that a client may choose freely
 	labels.text(semconv.HTTPRequestMethodKey, method(req))
+	labels.text(semconv.URLSchemeKey, scheme)
 	labels.text(semconv.HTTPRouteKey, route(req))
-	labels.number(semconv.HTTPResponseStatusCodeKey, w.status)
+	labels.number(semconv.HTTPResponseStatusCodeKey, status)
+	labels.text(semconv.ErrorTypeKey, failure)
 	ctx, with := req.Context(), metric.WithAttributeSet(attribute.NewSet(labels...))
 	o.duration.Inst().Record(ctx, took.Seconds(), with)
 	o.requestSize.Inst().Record(ctx, read, with)
 	o.responseSize.Inst().Record(ctx, w.sent, with)
+}
+
+// outcome is the status that an answer has begun with, 0 if it was cut before, and its
+// error.type, empty if it is none.
+func outcome(w *trackedWriter) (status int, failure string) {
+	switch {
+	case w.cut && w.wrote:
+		return w.status, "panic"
+	case w.cut:
+		return 0, "panic"
+	case w.status >= 500:
+		return w.status, strconv.Itoa(w.status)
+	}
+	return w.status, ""
 }
 
 // attrs are attributes without those that are empty.
@@ -104,6 +122,8 @@ func (a *attrs) number(key attribute.Key, value int) {
 	}
 }
 
+const scheme = "http" // our servers speak no other
+
 func requestAttrs(req *http.Request) []attribute.KeyValue {
 	host, port := hostPort(req.Host)
 	peer, peerPort := hostPort(req.RemoteAddr)
@@ -113,7 +133,7 @@ func requestAttrs(req *http.Request) []attribute.KeyValue {
 	if method(req) != req.Method {
 		a.text(semconv.HTTPRequestMethodOriginalKey, req.Method)
 	}
-	a.text(semconv.URLSchemeKey, "http") // our servers speak no other
+	a.text(semconv.URLSchemeKey, scheme)
 	a.text(semconv.URLPathKey, req.URL.Path)
 	a.text(semconv.ServerAddressKey, host)
 	if port != 80 {
@@ -146,12 +166,12 @@ func route(req *http.Request) string {
 	return ""
 }
 
-// otherMethod stands for what clients make up.
+// otherMethod stands for what clients make up: the conventions do not know it.
 const otherMethod = "_OTHER"
 
 func method(req *http.Request) string {
 	switch m := strings.ToUpper(req.Method); m {
-	case "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
+	case "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE":
 		return m
 	}
 	return otherMethod

@@ -42,7 +42,14 @@ func observe(t *testing.T, routes map[string]http.HandlerFunc, cfg telemetry.Con
 // do serves one request and returns its span.
 func (o observed) do(t *testing.T, req *http.Request) (span sdktrace.ReadOnlySpan, attrs map[string]string) {
 	t.Helper()
-	o.ServeHTTP(httptest.NewRecorder(), req)
+	func() {
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler { // which is net/http's to recover
+				t.Errorf("%s %s panicked: %v", req.Method, req.URL, v)
+			}
+		}()
+		o.ServeHTTP(httptest.NewRecorder(), req)
+	}()
 	ended := o.spans.Ended()
 	span, attrs = ended[len(ended)-1], map[string]string{}
 	for _, a := range span.Attributes() {
@@ -102,6 +109,8 @@ func TestObserver_span(t *testing.T) {
 		{"no body", func(r *http.Request) { r.Body = http.NoBody }, map[string]string{"http.request.body.size": ""}, "POST /v1/orders/{id}"},
 		{"a method in small letters", func(r *http.Request) { r.Method, r.URL.Path = "post", "/any" },
 			map[string]string{"http.request.method_original": "post", "http.route": "/any", "url.path": "/any", "http.response.status_code": "200", "http.response.body.size": ""}, "POST /any"},
+		{"a method of late", func(r *http.Request) { r.Method, r.URL.Path = "QUERY", "/any" },
+			map[string]string{"http.request.method": "QUERY", "http.route": "/any", "url.path": "/any", "http.response.status_code": "200", "http.response.body.size": ""}, "QUERY /any"},
 		{"a method that nobody knows", func(r *http.Request) { r.Method, r.URL.Path = "BREW", "/any" },
 			map[string]string{"http.request.method": "_OTHER", "http.request.method_original": "BREW", "http.route": "/any", "url.path": "/any", "http.response.status_code": "200", "http.response.body.size": ""}, "HTTP /any"},
 	} {
@@ -138,6 +147,17 @@ func TestObserver_outcome(t *testing.T) {
 		{"a refusal is no error", say(410, "gone"), "410", "", "/it", "4", codes.Unset},
 		{"a failure is", say(502, "bad"), "502", "502", "/it", "3", codes.Error},
 		{"so is a panic", func(http.ResponseWriter, *http.Request) { panic("secret") }, "500", "500", "/it", "93", codes.Error},
+		{"so is an answer that a panic cuts", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "hal")
+			panic("secret")
+		}, "200", "panic", "/it", "3", codes.Error},
+		{"one that its handler gives up", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadGateway)
+			panic(http.ErrAbortHandler)
+		}, "502", "panic", "/it", "", codes.Error},
+		{"one that was given up before it began, and has no status", func(http.ResponseWriter, *http.Request) {
+			panic(http.ErrAbortHandler)
+		}, "", "panic", "/it", "", codes.Error},
 		{"hints come before the status, and no status comes twice", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.WriteHeader(http.StatusCreated)
@@ -150,10 +170,20 @@ func TestObserver_outcome(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			span, attrs := observe(t, map[string]http.HandlerFunc{"GET /it": tt.handler}, telemetry.Config{}).do(t, httptest.NewRequest("GET", "/it", nil))
+			o := observe(t, map[string]http.HandlerFunc{"GET /it": tt.handler}, telemetry.Config{})
+			span, attrs := o.do(t, httptest.NewRequest("GET", "/it", nil))
 			got := []string{attrs["http.response.status_code"], attrs["error.type"], attrs["http.route"], attrs["http.response.body.size"]}
 			if want := []string{tt.status, tt.err, tt.route, tt.out}; !slices.Equal(got, want) || span.Status().Code != tt.code {
 				t.Errorf("status, error, route and size are %q, want %q; the span's status %v, want %v", got, want, span.Status().Code, tt.code)
+			}
+			if span.Name() != "GET /it" {
+				t.Errorf("the span is named %q", span.Name())
+			}
+			label := func(name, value string) string { return map[bool]string{true: name + `="` + value + `",`}[value != ""] }
+			sample := "http_server_request_duration_seconds_count{" + label("error_type", tt.err) + label("http_request_method", "GET") +
+				label("http_response_status_code", tt.status) + label("http_route", "/it") + `url_scheme="http"} 1`
+			if lines := o.metrics(t); !slices.Contains(lines, sample) {
+				t.Errorf("/metrics has no line %s in:\n%s", sample, strings.Join(lines, "\n"))
 			}
 		})
 	}
@@ -174,14 +204,14 @@ func TestObserver_metrics(t *testing.T) {
 				}
 			}
 			o.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("BREW", "/nowhere/4711", nil))
-			const labels = `{http_request_method="POST",http_response_status_code="202",http_route="/v1/orders/{id}"`
+			const labels = `{http_request_method="POST",http_response_status_code="202",http_route="/v1/orders/{id}",url_scheme="http"`
 			lines := o.metrics(t)
 			for _, want := range []string{
 				"http_server_request_duration_seconds_count" + labels + "} 2",
 				"http_server_request_duration_seconds_bucket" + labels + `,le="10"} 2`,
 				"http_server_request_body_size_bytes_sum" + labels + "} 8",
 				"http_server_response_body_size_bytes_sum" + labels + "} 16",
-				`http_server_request_duration_seconds_count{http_request_method="_OTHER",http_response_status_code="404"} 1`,
+				`http_server_request_duration_seconds_count{http_request_method="_OTHER",http_response_status_code="404",url_scheme="http"} 1`,
 			} {
 				if !slices.Contains(lines, want) {
 					t.Errorf("/metrics has no line %s", want)

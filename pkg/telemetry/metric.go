@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 )
 
-// serverLabels are the labels of the HTTP server's metrics. The conventions have others,
-// such as the server's address, which the client chooses.
+// serverLabels are the labels of the HTTP server's metrics: those that the conventions require,
+// or do under a condition. They have others, such as the server's address, which the client chooses.
 var serverLabels = attribute.NewAllowKeysFilter(
-	"http.request.method", "http.route", "http.response.status_code", "error.type",
+	"http.request.method", "url.scheme", "http.route", "http.response.status_code", "error.type",
 )
 
 func (t *Telemetry) measure(ctx context.Context, cfg Config, res *resource.Resource) error {

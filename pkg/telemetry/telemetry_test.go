@@ -348,10 +348,13 @@ func TestTelemetry_Metrics_dropsWhatAClientChooses(t *testing.T) {
 	ctx, span := tel.Tracer.Start(t.Context(), "sampled")
 	defer span.End()
 	h.Record(ctx, 1, metric.WithAttributes(
-		attribute.String("http.route", "/v1/orders"), attribute.String("server.address", strings.Repeat("evil", 100))))
+		attribute.String("http.request.method", "GET"), attribute.String("url.scheme", "http"), attribute.String("http.route", "/v1/orders"),
+		attribute.Int("http.response.status_code", 502), attribute.String("error.type", "502"),
+		attribute.String("server.address", strings.Repeat("evil", 100))))
 	page := scrape(t, tel)
-	if strings.Contains(page, "evil") || !strings.Contains(page, `http_route="/v1/orders"`) {
-		t.Errorf("/metrics should hold the route and not the address:\n%s", page)
+	const labels = `{error_type="502",http_request_method="GET",http_response_status_code="502",http_route="/v1/orders",url_scheme="http"}`
+	if strings.Contains(page, "evil") || !strings.Contains(page, labels) {
+		t.Errorf("/metrics should hold %s and not the address:\n%s", labels, page)
 	}
 }
 
