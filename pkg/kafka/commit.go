@@ -70,8 +70,9 @@ func retriable(err error) bool {
 //
 // One that was sent and is not waited for any more is still on its way. The client keeps its
 // connection, and the next one follows on the same, so that it cannot be overtaken. If nothing
-// is answered for answerTimeout, the client takes another connection; but by then the broker,
-// which has heard nothing on the old one, heartbeats neither, has ended the member's session.
+// is answered for longer than a session, the client takes another connection; but by then the
+// broker, which has heard nothing on the old one, heartbeats neither, has ended the member's
+// session, a static member's too.
 func (c *Consumer) commit(ctx context.Context, cl *kgo.Client) error {
 	c.commitMu.Lock()
 	defer c.commitMu.Unlock()

@@ -28,10 +28,10 @@ const (
 	commitTimeout        = 5 * time.Second
 	leaveTimeout         = 5 * time.Second
 
-	// A connection is given up after so long without an answer. It outlasts the session, so
-	// that a commit which is stuck on it belongs to a member that is no more (commit.go). A
-	// static member's session is longer: that would keep a dead broker from being noticed.
-	answerTimeout = sessionTimeout + 2*time.Second
+	// A connection is given up when it has been without an answer for so much longer than a
+	// session: a commit that is stuck on it belongs to a member that is no more (commit.go). The
+	// cost is that a dead broker is noticed as late: after 12 s, by a static member after 22 s.
+	answerMargin = 2 * time.Second
 )
 
 // pollRecords are handed to the partitions at once.
@@ -116,14 +116,18 @@ func NewConsumer(cfg Config, topics []string, p Processor) (*Consumer, error) {
 }
 
 func (c *Consumer) groupOpts() []kgo.Opt {
+	session := sessionTimeout
+	if c.cfg.InstanceID != "" {
+		session = staticSessionTimeout
+	}
 	opts := []kgo.Opt{
 		kgo.ConsumerGroup(c.cfg.Group),
 		kgo.ConsumeTopics(c.topics...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(sessionTimeout),
+		kgo.SessionTimeout(session),
 		kgo.HeartbeatInterval(heartbeatEvery),
 		kgo.RebalanceTimeout(rebalanceTimeout),
-		kgo.RequestTimeoutOverhead(answerTimeout),
+		kgo.RequestTimeoutOverhead(session + answerMargin),
 		kgo.DisableAutoCommit(),
 		// No partition is revoked between a poll and the hand-over of its records. Else one
 		// that left and came back in between would be handed records of its earlier life,
@@ -139,7 +143,7 @@ func (c *Consumer) groupOpts() []kgo.Opt {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 	}
 	if c.cfg.InstanceID != "" {
-		opts = append(opts, kgo.InstanceID(c.cfg.InstanceID), kgo.SessionTimeout(staticSessionTimeout))
+		opts = append(opts, kgo.InstanceID(c.cfg.InstanceID))
 	}
 	return opts
 }

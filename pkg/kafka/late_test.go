@@ -159,11 +159,13 @@ func TestConsumer_LateCommit(t *testing.T) {
 
 	t.Run("no connection is given up before a session would have ended", func(t *testing.T) {
 		t.Parallel()
-		c := consume(t, kafka.Config{Brokers: fake(t).ListenAddrs(), Group: "group"}, newRecorder(), nil, "topic")
-		eventually(t, "a client", func() bool { return c.Client() != nil })
-		answer, session := c.Client().OptValue(kgo.RequestTimeoutOverhead).(time.Duration), c.Client().OptValue(kgo.SessionTimeout).(time.Duration)
-		if answer <= session {
-			t.Errorf("answers are waited for %v, a session lasts %v: want more than that", answer, session)
+		for instance, lasts := range map[string]time.Duration{"": 10 * time.Second, "order-0": 20 * time.Second} {
+			c := consume(t, kafka.Config{Brokers: fake(t).ListenAddrs(), Group: "group", InstanceID: instance}, newRecorder(), nil, "topic")
+			eventually(t, "a client", func() bool { return c.Client() != nil })
+			answer, session := c.Client().OptValue(kgo.RequestTimeoutOverhead).(time.Duration), c.Client().OptValue(kgo.SessionTimeout).(time.Duration)
+			if session != lasts || answer != session+2*time.Second {
+				t.Errorf("instance %q: a session lasts %v, want %v; answers are waited for %v, want 2 s more", instance, session, lasts, answer)
+			}
 		}
 	})
 }
