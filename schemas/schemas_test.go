@@ -79,14 +79,26 @@ func TestTopics(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, name := range names {
-		source, _, _ := strings.Cut(name, ".")
-		if partitions[name] != partitions[source] {
+		if source, _, dead := schemas.DeadLetters(name); dead && partitions[name] != partitions[source] {
 			t.Errorf("%s has %d partitions, its source %d", name, partitions[name], partitions[source])
 		}
 	}
 	for _, e := range events {
 		if !slices.Contains(names, e.Topic()) {
 			t.Errorf("%T goes to %s, which is not declared", e, e.Topic())
+		}
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][2]string{
+		"orders.email.dlt": {"orders", "email"}, "orders.v2.email.dlt": {"orders.v2", "email"},
+		"orders": {}, "orders.v2": {}, "x.dlt": {},
+	} {
+		topic, service, ok := schemas.DeadLetters(name)
+		if topic != want[0] || service != want[1] || ok != (want[0] != "") {
+			t.Errorf("%s: got topic %q, service %q, %v, want %q", name, topic, service, ok, want)
 		}
 	}
 }

@@ -32,8 +32,8 @@ const (
 	deadLetterRetention = 14 * 24 * time.Hour
 )
 
-// Topics returns every topic of the shop. The topic "<topic>.<group>.dlt" takes copies of
-// what the consumer group could not handle, with as many partitions as its source.
+// Topics returns every topic of the shop. The topic "<topic>.<service>.dlt" takes copies of
+// what the service's consumer group could not handle, with as many partitions as its source.
 func Topics() []Topic {
 	return []Topic{
 		{TopicOrders, partitions, retention},
@@ -43,6 +43,17 @@ func Topics() []Topic {
 		{TopicInventory + ".order.dlt", partitions, deadLetterRetention},
 		{TopicEmails, partitions, retention},
 	}
+}
+
+// DeadLetters splits a name "<topic>.<service>.dlt". The topic's may have dots, such as
+// "orders.v2", a service's has none. Of other names ok is false.
+func DeadLetters(name string) (topic, service string, ok bool) {
+	source, dead := strings.CutSuffix(name, ".dlt")
+	dot := strings.LastIndexByte(source, '.')
+	if !dead || dot < 0 {
+		return "", "", false
+	}
+	return source[:dot], source[dot+1:], true
 }
 
 // Service is what one service does with the topics: what it may do at the brokers follows
@@ -66,8 +77,7 @@ func Services() map[string]Service {
 		}
 	}
 	for _, t := range Topics() {
-		if source, dead := strings.CutSuffix(t.Name, ".dlt"); dead {
-			topic, name, _ := strings.Cut(source, ".")
+		if topic, name, ok := DeadLetters(t.Name); ok {
 			s := all[name]
 			s.Consumes, s.DeadLetters = append(s.Consumes, topic), append(s.DeadLetters, t.Name)
 			all[name] = s

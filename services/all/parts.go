@@ -240,8 +240,7 @@ func valid(k kafka.Config, r codec.Config) error {
 // topics are the shop's, with the dead letters of its own groups.
 func (p *parts) topics() (topics []kafka.Topic) {
 	for _, t := range schemas.Topics() {
-		if source, dead := strings.CutSuffix(t.Name, ".dlt"); dead {
-			topic, name, _ := strings.Cut(source, ".")
+		if topic, name, ok := schemas.DeadLetters(t.Name); ok {
 			t.Name = inbox.DeadLetterTopic(topic, p.group(name))
 		}
 		topics = append(topics, kafka.Topic(t))

@@ -101,6 +101,7 @@ func TestDeadLetterTopic(t *testing.T) {
 	groups := map[string]string{"email": "shop2-email"}
 	for name, want := range map[string]string{
 		"orders": "orders", "orders.email.dlt": "orders.shop2-email.dlt", "orders.inventory.dlt": "orders.inventory.dlt", "x.dlt": "x.dlt",
+		"orders.v2": "orders.v2", "orders.v2.email.dlt": "orders.v2.shop2-email.dlt",
 	} {
 		if got := deadLetterTopic(name, groups); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)

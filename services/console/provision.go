@@ -71,9 +71,8 @@ func (c *Console) Provisioning(ctx context.Context) (p Provisioning, err error) 
 // deadLetterTopic puts a service's group in place of its name in "<topic>.<service>.dlt";
 // other names stay.
 func deadLetterTopic(name string, groups map[string]string) string {
-	source, dead := strings.CutSuffix(name, ".dlt")
-	topic, service, ok := strings.Cut(source, ".")
-	if !dead || !ok || groups[service] == "" {
+	topic, service, ok := schemas.DeadLetters(name)
+	if !ok || groups[service] == "" {
 		return name
 	}
 	return topic + "." + groups[service] + ".dlt"
