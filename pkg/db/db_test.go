@@ -50,29 +50,6 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Open(%q) = %v, which shows the password", url, err)
 		}
 	}
-	t.Run("a file that cannot be opened is named with its variable", func(t *testing.T) {
-		t.Parallel()
-		path := t.TempDir() + "/nowhere/order.db"
-		d, err := db.Open(db.Config{URL: "sqlite:" + path + "?mode=rwc"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		if err := d.Migrate(context.Background(), items); err == nil || !strings.Contains(err.Error(), "DATABASE_URL: open "+path) {
-			t.Errorf("Migrate = %v, want an error that names DATABASE_URL and %s", err, path)
-		}
-	})
-	t.Run("a path with signs that mean something in a URI is one file", func(t *testing.T) {
-		t.Parallel()
-		d, err := db.Open(db.Config{URL: "sqlite:" + t.TempDir() + "/a#b %41.db"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		if err := d.Migrate(context.Background(), items); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 func TestMigrate_may_run_twice_and_in_many_processes_at_once(t *testing.T) {

@@ -48,7 +48,10 @@ func TestTypes(t *testing.T) {
 				{`'\x01'::bytea = any($1)`, [][]byte{{0}, {1}}},
 				{`7::int8 = any($1)`, []int64{6, 7}},
 				{`$1::text is null`, nil},
+				{`'tea'::text = $1`, new("tea")},
+				{`7::int8 = $1`, new(int64(7))},
 				{`$1::text is null`, (*string)(nil)},
+				{`$1::int8 is null`, (*int64)(nil)},
 			} {
 				var ok bool
 				if err := d.QueryRow(context.Background(), `select `+tt.condition, tt.arg).Scan(&ok); err != nil || !ok {

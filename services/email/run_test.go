@@ -18,7 +18,7 @@ import (
 
 func environ(more ...string) map[string]string {
 	vars := map[string]string{
-		"KAFKA_BROKERS": "127.0.0.1:1", "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1", "DATABASE_URL": "sqlite:email.db", "SMTP_ADDR": "127.0.0.1:1",
+		"KAFKA_BROKERS": "127.0.0.1:1", "SCHEMA_REGISTRY_URL": "http://127.0.0.1:1", "DATABASE_URL": "postgres://127.0.0.1:1/email", "SMTP_ADDR": "127.0.0.1:1",
 	}
 	for i := 0; i < len(more); i += 2 {
 		vars[more[i]] = more[i+1]
