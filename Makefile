@@ -51,14 +51,18 @@ test: ## all tests, on the embedded Kafka, registry and mailbox and on SQLite
 	@go test $(RACE) -timeout 10m ./... || { \
 		echo "make test: look at the first FAIL above; one alone: go test $(RACE) -run 'TestName' -v ./its/folder/" >&2; exit 1; }
 
+# What meets PostgreSQL; test-real runs it once more as the images are built.
+SQL = ./pkg/db ./pkg/inbox ./pkg/outbox ./pkg/idempotency ./services/order ./services/inventory ./services/email
+
 test-real: ## all tests, on the Kafka of KAFKA_BROKERS and the PostgreSQL of DATABASE_URL
 	@test -n "$$KAFKA_BROKERS" && test -n "$$DATABASE_URL" || { \
 		echo "make test-real: set KAFKA_BROKERS and DATABASE_URL, or let a script start both: .ci/real make test-real" >&2; exit 1; }
 	@echo "go test $(RACE) -count=1 ./..."
 	@go test $(RACE) -count=1 -timeout 10m ./... || { \
 		echo "make test-real: look at the first FAIL above; one alone: go test -count=1 -run 'TestName' -v ./its/folder/" >&2; exit 1; }
-	@go test -tags $(IMAGE_TAGS) -count=1 -run TestTypes ./pkg/db || { \
-		echo "make test-real: next: name the parameter's type in pkg/db/types.go" >&2; exit 1; }
+	@echo "go test -tags $(IMAGE_TAGS) -skip Pressure -count=1 $(SQL)"
+	@go test -tags $(IMAGE_TAGS) -skip Pressure -count=1 -timeout 5m $(SQL) || { \
+		echo "make test-real: only as the images are built? What PostgreSQL calls a parameter's type: pkg/db/types.go" >&2; exit 1; }
 
 FAULT = F[0-9]+|Pressure
 SEEDS = 100
@@ -79,7 +83,7 @@ mutants: ## take the promises' code out piece by piece, and name the tests that 
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "$$files"; echo "make lint: next: gofmt -w ." >&2; exit 1; }
-	@go vet ./... && go vet -tags synctests ./services/all/sim && cd deploy/check && go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
+	@go vet ./... && go vet -tags synctests ./services/all/sim && go vet -tags $(IMAGE_TAGS) ./pkg/db ./services/... && cd deploy/check && go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
 	@go run $(STATICCHECK) ./... && cd deploy/check && go run $(STATICCHECK) ./... || { \
 		echo "make lint: mend what staticcheck names above; what a code means: go run $(STATICCHECK) -explain CODE" >&2; exit 1; }
 	@echo "lint: clean"
