@@ -171,11 +171,11 @@ func TestCount(t *testing.T) {
 		many = append(many, once...)
 	}
 	for _, tt := range []struct {
-		name            string
-		steps           string
-		mails           [][2]string
-		reserved        int
-		want            string
+		name     string
+		steps    string
+		mails    [][2]string
+		reserved int
+		want     string
 	}{
 		{name: "all is right", steps: `{"step": "confirmed"}`, mails: once, reserved: 1},
 		{name: "a mail came again", steps: `{"step": "confirmed"}`, mails: [][2]string{{"m1", "ada"}, {"m1", "ada"}}, reserved: 1},
