@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// requestTime bounds one attempt; GET /v1/orders/{id}?wait= takes the longest.
-const requestTime = 20 * time.Second
+// requestTime bounds one attempt; GET /v1/orders/{id}?wait=5s takes the longest.
+const requestTime = 8 * time.Second
 
-var client = &http.Client{Timeout: requestTime}
+var client = &http.Client{}
 
 // ask sends a request until it is answered, over connections that break and pods that go: a
 // repeated POST has the same Idempotency-Key. Another answer than want is an error, unless it asks
@@ -60,6 +60,8 @@ func (f *forward) once(ctx context.Context, method, path, key string, body []byt
 	if err != nil {
 		return 0, nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -72,10 +74,13 @@ func (f *forward) once(ctx context.Context, method, path, key string, body []byt
 	}
 	res, err := client.Do(req)
 	if err != nil {
+		f.renew(base)
 		return 0, nil, err
 	}
 	defer res.Body.Close()
-	answer, err = io.ReadAll(io.LimitReader(res.Body, 16<<20))
+	if answer, err = io.ReadAll(io.LimitReader(res.Body, 16<<20)); err != nil {
+		f.renew(base)
+	}
 	return res.StatusCode, answer, err
 }
 

@@ -55,9 +55,10 @@ type forward struct {
 	ended chan struct{}
 
 	mu   sync.Mutex
-	url  string        // empty while there is none
-	open chan struct{} // closed when url is set, replaced when it is not
-	last error         // of the newest attempt
+	url  string             // empty while there is none
+	end  context.CancelFunc // of the kubectl that holds it open
+	open chan struct{}      // closed when url is set, replaced when it is not
+	last error              // of the newest attempt
 }
 
 // forward opens a way to a target such as "service/order", from a free port here.
@@ -69,7 +70,9 @@ func (c cluster) forwardTo(target string, here, port int) *forward {
 	go func() {
 		defer close(f.ended)
 		for ctx.Err() == nil {
-			f.keep(ctx, c.command(ctx, "port-forward", "--address", "127.0.0.1", target, fmt.Sprintf("%d:%d", here, port)))
+			one, end := context.WithCancel(ctx)
+			f.keep(end, c.command(one, "port-forward", "--address", "127.0.0.1", target, fmt.Sprintf("%d:%d", here, port)))
+			end()
 			select {
 			case <-ctx.Done():
 			case <-time.After(200 * time.Millisecond):
@@ -82,7 +85,7 @@ func (c cluster) forwardTo(target string, here, port int) *forward {
 var forwarding = regexp.MustCompile(`^Forwarding from (127\.0\.0\.1:\d+) ->`)
 
 // keep holds the way open for as long as kubectl does.
-func (f *forward) keep(ctx context.Context, cmd *exec.Cmd) {
+func (f *forward) keep(end context.CancelFunc, cmd *exec.Cmd) {
 	var problem bytes.Buffer
 	cmd.Stderr = &problem
 	out, err := cmd.StdoutPipe()
@@ -90,22 +93,20 @@ func (f *forward) keep(ctx context.Context, cmd *exec.Cmd) {
 		err = cmd.Start()
 	}
 	if err != nil {
-		f.set("", err)
+		f.set("", nil, err)
 		return
 	}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if m := forwarding.FindStringSubmatch(lines.Text()); m != nil {
-			f.set("http://"+m[1], nil)
+			f.set("http://"+m[1], end, nil)
 		}
 	}
 	err = cmd.Wait()
-	if ctx.Err() == nil {
-		f.set("", errors.Join(err, errors.New(strings.TrimSpace(problem.String()))))
-	}
+	f.set("", nil, errors.Join(err, errors.New(strings.TrimSpace(problem.String()))))
 }
 
-func (f *forward) set(url string, err error) {
+func (f *forward) set(url string, end context.CancelFunc, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if (f.url == "") != (url == "") {
@@ -115,7 +116,17 @@ func (f *forward) set(url string, err error) {
 			close(f.open)
 		}
 	}
-	f.url, f.last = url, err
+	f.url, f.end, f.last = url, end, err
+}
+
+// renew gives a way up that has not answered, unless another is open already: kubectl does not
+// notice that a pod was removed by force, and goes on to accept connections for it.
+func (f *forward) renew(url string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.url == url && f.end != nil {
+		f.end()
+	}
 }
 
 // at waits for the way to be open, and returns its URL.

@@ -71,6 +71,30 @@ func TestForward_isOpenedAgain(t *testing.T) {
 	f.close()
 }
 
+// kubectl may go on to accept connections for a pod that is gone: such a way is given up.
+func TestForward_isGivenUpWhenNothingAnswers(t *testing.T) {
+	f := cluster{namespace: "x"}.forward("service/order", 8080)
+	defer f.close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, _, err := f.once(ctx, "GET", "/", "", nil); err == nil { // nobody listens where the stub says
+		t.Fatal("an answer from nowhere")
+	}
+	f.mu.Lock()
+	first := f.open
+	f.mu.Unlock()
+	for ctx.Err() == nil { // it is closed, and then another is opened
+		f.mu.Lock()
+		again := f.open != first && f.url != ""
+		f.mu.Unlock()
+		if again {
+			return
+		}
+		_ = wait(ctx, time.Millisecond)
+	}
+	t.Error("the way was not given up")
+}
+
 func TestForward_saysWhyThereIsNone(t *testing.T) {
 	t.Parallel()
 	f := &forward{open: make(chan struct{}), last: errors.New("no such service")}

@@ -262,7 +262,7 @@ func (r *run) placeAndKill(ctx context.Context, sku string) (orders []order, rep
 // kill removes a pod without giving it time to finish.
 func (r *run) kill(ctx context.Context, service string) error {
 	pod := service + "-0"
-	if _, err := r.cluster.kubectl(ctx, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"); err != nil {
+	if _, err := r.cluster.kubectl(ctx, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found"); err != nil {
 		return err
 	}
 	r.say("  %s killed", pod)
