@@ -75,7 +75,13 @@ func (r *run) exit(v verb, patience time.Duration) int {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := v.do(r, ctx)
+	// Without the shop everything below would wait for it in vain.
+	_, err := r.cluster.kubectl(ctx, "get", "service/order", "-o", "name")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: there is no shop: %v\nnext: make doctor; make up, or kubectl apply -k deploy/overlays/local\n", v.name, err)
+		return 1
+	}
+	err = v.do(r, ctx)
 	r.close()
 	if err == nil {
 		return 0
