@@ -211,7 +211,7 @@ func TestRelay_waits_while_the_brokers_take_nothing(t *testing.T) {
 	w := &wire{fault: refuse(func(event.Record) error { attempts.Add(1); return errors.New("not authorized") })}
 	put(t, d, o, each(400, "k")...)
 	start(t, o, w)
-	eventually(t, "it has tried many of them again and again", func() bool { return attempts.Load() > 900 })
+	eventually(t, "it has tried many of them again and again", func() bool { return attempts.Load() > 2000 })
 	held(t, o, "nothing is held back", none)
 	if all, flowing, err := o.Stats(t.Context()); err != nil || all.Events != 400 || flowing.Events != 400 {
 		t.Errorf("%+v, of that flow %+v, %v; want 400 that do", all, flowing, err)

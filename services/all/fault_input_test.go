@@ -143,9 +143,9 @@ func TestF42_bad_clients_do_not_hurt_good_ones(t *testing.T) {
 	defer stop()
 	var all sync.WaitGroup
 	var slow, bad atomic.Int64
-	// Attackers and customers share this machine's processors, with others on top; a second is the
-	// least that tells being held up from being one of many.
-	limit := func(quiet time.Duration) time.Duration { return max(4*quiet, time.Second) }
+	// Attackers and customers share this machine's processors; half a second is the least that
+	// tells being held up from being one of many.
+	limit := func(quiet time.Duration) time.Duration { return max(2*quiet, 500*time.Millisecond) }
 	for range size(200, 1500) {
 		all.Go(func() { f.drip(ctx, strings.TrimPrefix(base("order"), "http://"), &slow) })
 	}
@@ -171,6 +171,9 @@ func TestF42_bad_clients_do_not_hurt_good_ones(t *testing.T) {
 	peak := f.footprint()
 	stop()
 	all.Wait()
+	if busy > limit(quiet) { // others may have come meanwhile: without attackers they hold up just as much
+		quiet = max(quiet, f.delays(size(40, 500)))
+	}
 	f.injected = int(slow.Load() + bad.Load())
 	t.Logf("p99 of good requests %v, %v beside %d slow connections and %d bad requests; memory %d MiB, then %d MiB",
 		quiet, busy, slow.Load(), bad.Load(), before>>20, peak>>20)
