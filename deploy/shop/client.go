@@ -19,8 +19,7 @@ var client = &http.Client{}
 
 // ask sends a request until it is answered, over connections that break and pods that go: a
 // repeated POST has the same Idempotency-Key. Another answer than want is an error, unless it asks
-// to come again.
-// into, if not nil, takes the JSON of the answer.
+// to come again. into, if not nil, takes the JSON of the answer.
 func (f *forward) ask(ctx context.Context, method, path, key string, body any, want int, into any) (repeats int, err error) {
 	var text []byte
 	if body != nil {

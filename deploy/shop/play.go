@@ -195,7 +195,7 @@ func (r *run) letters(ctx context.Context) error {
 func (r *run) redrive(ctx context.Context) error {
 	err := r.show(ctx, "redrive", "--all", "--yes")
 	if exitCode(err) == nothingFound {
-		r.say("there are no dead letters")
+		r.say("no dead letter holds a key; one that is set aside is redriven, or dropped, by its ID: console redrive --help")
 		return nil
 	}
 	return err

@@ -137,7 +137,7 @@ func (w *jsonWalk) half(decoded string, behind int64) bool {
 	return false
 }
 
-// escaped is the code of a \uXXXX at the beginning of a text, -1 if there is none.
+// escaped is the code of a \u with its four digits at the beginning of a text, -1 if there is none.
 func escaped(raw []byte) rune {
 	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
 		return -1
