@@ -18,8 +18,8 @@ import (
 	"example.com/keyline/pkg/kafka"
 )
 
-// broker is an embedded Kafka in a process of its own, so that what it allocates is not on
-// the account of the clients.
+// broker is the Kafka of KAFKA_BROKERS, or an embedded one in a process of its own, so that what
+// it allocates is not on the account of the clients.
 type broker struct {
 	addr  string
 	admin *kadm.Client
@@ -38,41 +38,53 @@ func serveBroker(context.Context) error {
 	return errors.Join(err, k.Close())
 }
 
-// startBroker starts it at the first call; rig.close ends it.
+// startBroker finds or starts it at the first call; rig.close ends what it has started.
 func (r *rig) startBroker() (*broker, error) {
 	if r.broker != nil {
 		return r.broker, nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	addr, _, _ := strings.Cut(os.Getenv("KAFKA_BROKERS"), ",")
+	pid := listener(addr)
+	if addr == "" {
+		var err error
+		if addr, pid, err = r.startEmbedded(); err != nil {
+			return nil, err
+		}
 	}
-	cmd := exec.Command(self, "-broker")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	r.closes = append(r.closes, func() error { return errors.Join(in.Close(), cmd.Wait()) })
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, fmt.Errorf("the broker's process: %w", err)
-	}
-	b := &broker{addr: strings.TrimSpace(addr)}
+	b := &broker{addr: addr}
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DisableClientMetrics())
 	if err != nil {
 		return nil, err
 	}
 	r.closes = append(r.closes, func() error { client.Close(); return nil })
 	b.admin, r.broker = kadm.NewClient(client), b
+	r.accounts = append(r.accounts, account{"broker", pid})
 	return b, nil
+}
+
+func (r *rig) startEmbedded() (addr string, pid int, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", 0, err
+	}
+	cmd := exec.Command(self, "-broker")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", 0, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", 0, err
+	}
+	r.closes = append(r.closes, func() error { return errors.Join(in.Close(), cmd.Wait()) })
+	if addr, err = bufio.NewReader(out).ReadString('\n'); err != nil {
+		return "", 0, fmt.Errorf("the broker's process: %w", err)
+	}
+	return strings.TrimSpace(addr), cmd.Process.Pid, nil
 }
 
 // partitions of a topic of the benchmark, as many as the shop's topics have.
@@ -81,7 +93,7 @@ const partitions = 6
 // newTopic makes a topic that nothing has been written to.
 func (b *broker) newTopic(ctx context.Context) (name string, err error) {
 	b.topic++
-	name = fmt.Sprintf("bench-%d", b.topic)
+	name = fmt.Sprintf("bench-%d-%d", os.Getpid(), b.topic)
 	return name, kafka.Provision(ctx, kafka.Config{Brokers: []string{b.addr}},
 		[]kafka.Topic{{Name: name, Partitions: partitions, Retention: time.Hour}})
 }

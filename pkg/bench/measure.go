@@ -42,31 +42,54 @@ var started = time.Now()
 
 // watch measures one run: what the clock, the processor and the allocator say of it.
 type watch struct {
+	rig           *rig // whose accounts are watched, too
 	began, ended  time.Time
-	busy, done    time.Duration
+	busy, done    []time.Duration // of this process, and of each account
 	before, after runtime.MemStats
 }
 
 func (w *watch) start() {
 	runtime.ReadMemStats(&w.before)
-	w.busy, w.began = cpuTime(), time.Now()
+	w.busy, w.began = w.times(), time.Now()
 }
 
 func (w *watch) stop() {
-	w.ended, w.done = time.Now(), cpuTime()
+	w.ended, w.done = time.Now(), w.times()
 	runtime.ReadMemStats(&w.after)
 }
 
-// sample is one run, per operation; wall and cpu in ns.
-type sample struct{ wall, cpu, allocs, bytes float64 }
+// times is what everybody has used of the processors so far.
+func (w *watch) times() []time.Duration {
+	all := []time.Duration{cpuTime()}
+	if w.rig != nil {
+		for _, a := range w.rig.accounts {
+			all = append(all, treeTime(a.pid))
+		}
+	}
+	return all
+}
+
+// sample is one run, per operation; wall and cpu in ns, the latter of this process, and others
+// those of the rig's accounts.
+type sample struct {
+	wall, cpu, allocs, bytes float64
+	others                   [maxAccounts]float64
+}
+
+// maxAccounts is how many processes of others are watched: a broker and a database.
+const maxAccounts = 2
 
 func (w *watch) sample(n int) sample {
-	return sample{
+	s := sample{
 		wall:   float64(w.ended.Sub(w.began)) / float64(n),
-		cpu:    float64(w.done-w.busy) / float64(n),
+		cpu:    float64(w.done[0]-w.busy[0]) / float64(n),
 		allocs: float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
 		bytes:  float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
 	}
+	for i := range w.done[1:] {
+		s.others[i] = float64(w.done[1+i]-w.busy[1+i]) / float64(n)
+	}
+	return s
 }
 
 // plan says how much is measured.
@@ -75,6 +98,7 @@ type plan struct {
 	span     time.Duration // of one run of a work without n
 	produced int           // records of one run
 	consumed int
+	rig      *rig // whose accounts are watched; nil watches this process alone
 }
 
 // measure returns a row for each of the other sides. Ours runs before and after them in every
@@ -90,20 +114,20 @@ func (p plan) measure(ctx context.Context, w work) ([]row, error) {
 	samples := make([][]sample, len(w.sides)) // of each side, by round
 	for range p.rounds {
 		for i := range w.sides {
-			s, err := once(ctx, w.sides[i], n[i])
+			s, err := p.once(ctx, w.sides[i], n[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", w.sides[i].name, err)
 			}
 			samples[i] = append(samples[i], s)
 		}
-		again, err := once(ctx, w.sides[0], n[0])
+		again, err := p.once(ctx, w.sides[0], n[0])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", w.sides[0].name, err)
 		}
 		last := &samples[0][len(samples[0])-1]
 		*last = mean(*last, again)
 	}
-	return w.rows(samples), nil
+	return w.rows(samples, p.accounts()), nil
 }
 
 // calibrate finds how many operations fill the plan's span, and warms the side up.
@@ -112,7 +136,7 @@ func (p plan) calibrate(ctx context.Context, w work, s side) (int, error) {
 		return w.n, nil
 	}
 	for n := 1; ; n *= 4 {
-		got, err := once(ctx, s, n)
+		got, err := p.once(ctx, s, n)
 		if err != nil {
 			return 0, err
 		}
@@ -122,14 +146,21 @@ func (p plan) calibrate(ctx context.Context, w work, s side) (int, error) {
 	}
 }
 
-func once(ctx context.Context, s side, n int) (sample, error) {
+func (p plan) once(ctx context.Context, s side, n int) (sample, error) {
 	if err := ctx.Err(); err != nil {
 		return sample{}, err
 	}
 	runtime.GC() // what the side before left behind is not this one's to clean up
-	var w watch
+	w := watch{rig: p.rig}
 	if err := s.run(ctx, n, &w); err != nil {
 		return sample{}, err
 	}
 	return w.sample(n), nil
+}
+
+func (p plan) accounts() []account {
+	if p.rig == nil {
+		return nil
+	}
+	return p.rig.accounts
 }

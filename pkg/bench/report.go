@@ -70,13 +70,14 @@ func (r report) text(before *report) string {
 	fmt.Fprintf(&b, "%s\n\n", strings.Join(libraries, ", "))
 
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "work\tours\tpeer\ttheirs\tratio\tallocs\ttheirs\tbytes\ttheirs\trounds\tspread\tgate")
+	fmt.Fprintln(t, "work\tours\tpeer\ttheirs\tratio\tallocs\ttheirs\tbytes\ttheirs\trounds\tspread\tgate\tours is bound by")
 	for _, w := range r.Rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t%.0f %%\t%s\n",
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t%.0f %%\t%s\t%s\n",
 			w.Work, w.told(w.Ours), w.Peer, w.told(w.Theirs), w.Ratio,
-			count(w.Ours.Allocs), count(w.Theirs.Allocs), count(w.Ours.Bytes), count(w.Theirs.Bytes), w.Rounds, 100*w.Spread, w.Gate)
+			count(w.Ours.Allocs), count(w.Theirs.Allocs), count(w.Ours.Bytes), count(w.Theirs.Bytes), w.Rounds, 100*w.Spread, w.Gate, w.Bound)
 	}
 	t.Flush()
+	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk.")
 	b.WriteString("\nratio: how many times as fast ours is, the median of the rounds; spread: from the lowest round to the highest.\n")
 	if before != nil {
 		b.WriteString(r.changes(*before))

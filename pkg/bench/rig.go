@@ -26,10 +26,24 @@ type rig struct {
 	codec  *codec.Codec
 	broker *broker
 	closes []func() error
+
+	postgres  string // DATABASE_URL; empty if there is none
+	databases int    // the number of the last one
+	accounts  []account
+}
+
+// account is a process beside this one that works for it.
+type account struct {
+	name string
+	pid  int // 0 if it is not known
 }
 
 func newRig(ctx context.Context, p plan) (*rig, error) {
 	r := &rig{plan: p}
+	r.plan.rig = r
+	if err := r.findDatabase(); err != nil {
+		return nil, err
+	}
 	url, err := r.serveRegistry()
 	if err != nil {
 		return nil, err

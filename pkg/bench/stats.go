@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"runtime"
 	"slices"
 )
 
@@ -19,6 +22,9 @@ type row struct {
 	Spread float64 `json:"spread"`
 	Rounds int     `json:"rounds"`
 	Gate   string  `json:"gate"`
+	// Bound is what our side's time is spent on: how much of the machine's processors each
+	// process has, and how much nobody. Much of the latter is waiting: for answers, for fsync.
+	Bound string `json:"bound"`
 }
 
 // figure is the medians of one side, per operation.
@@ -27,6 +33,8 @@ type figure struct {
 	CPU    float64 `json:"cpu"`  // ns of the processor, all threads of the process
 	Allocs float64 `json:"allocs"`
 	Bytes  float64 `json:"bytes"`
+	// Others is ns of the processor in other processes, by the name of their account.
+	Others map[string]float64 `json:"others,omitempty"`
 }
 
 // Units in which the sides of a work are compared.
@@ -39,7 +47,7 @@ const (
 //
 // What one goroutine does in memory is compared by the processor's time, which says the same
 // on a machine that others use as well. What waits for a broker is compared by the clock.
-func (w work) rows(samples [][]sample) (rows []row) {
+func (w work) rows(samples [][]sample, accounts []account) (rows []row) {
 	unit, time := unitCPU, func(s sample) float64 { return s.cpu }
 	if w.rate {
 		unit, time = unitRate, func(s sample) float64 { return s.wall }
@@ -49,16 +57,17 @@ func (w work) rows(samples [][]sample) (rows []row) {
 		for round, s := range samples[i] {
 			ratios[round] = time(s) / time(samples[0][round])
 		}
+		ours := medians(samples[0], accounts)
 		rows = append(rows, row{
-			Work: w.name, Unit: unit, Peer: w.sides[i].name, Gate: w.sides[i].gate,
-			Ours: medians(samples[0]), Theirs: medians(samples[i]),
+			Work: w.name, Unit: unit, Peer: w.sides[i].name, Gate: w.sides[i].gate, Bound: ours.bound(runtime.GOMAXPROCS(0)),
+			Ours: ours, Theirs: medians(samples[i], accounts),
 			Ratio: median(ratios), Spread: spread(ratios), Rounds: len(ratios),
 		})
 	}
 	return rows
 }
 
-func medians(samples []sample) figure {
+func medians(samples []sample, accounts []account) figure {
 	of := func(part func(sample) float64) float64 {
 		var v []float64
 		for _, s := range samples {
@@ -66,12 +75,33 @@ func medians(samples []sample) figure {
 		}
 		return median(v)
 	}
-	return figure{
+	f := figure{
 		Rate:   1e9 / of(func(s sample) float64 { return s.wall }),
 		CPU:    of(func(s sample) float64 { return s.cpu }),
 		Allocs: of(func(s sample) float64 { return s.allocs }),
 		Bytes:  of(func(s sample) float64 { return s.bytes }),
 	}
+	for i, a := range accounts {
+		if a.pid != 0 {
+			if f.Others == nil {
+				f.Others = map[string]float64{}
+			}
+			f.Others[a.name] = of(func(s sample) float64 { return s.others[i] })
+		}
+	}
+	return f
+}
+
+// bound says how the processors' time was shared, in percent of all of them.
+func (f figure) bound(processors int) string {
+	whole := 1e9 / f.Rate * float64(processors)
+	said := fmt.Sprintf("client %.0f", 100*f.CPU/whole)
+	idle := whole - f.CPU
+	for _, name := range slices.Sorted(maps.Keys(f.Others)) {
+		said += fmt.Sprintf(", %s %.0f", name, 100*f.Others[name]/whole)
+		idle -= f.Others[name]
+	}
+	return said + fmt.Sprintf(", idle %.0f %%", max(0, 100*idle/whole))
 }
 
 // median is NaN of nothing.
@@ -95,5 +125,9 @@ func spread(v []float64) float64 {
 }
 
 func mean(a, b sample) sample {
-	return sample{wall: (a.wall + b.wall) / 2, cpu: (a.cpu + b.cpu) / 2, allocs: (a.allocs + b.allocs) / 2, bytes: (a.bytes + b.bytes) / 2}
+	m := sample{wall: (a.wall + b.wall) / 2, cpu: (a.cpu + b.cpu) / 2, allocs: (a.allocs + b.allocs) / 2, bytes: (a.bytes + b.bytes) / 2}
+	for i := range m.others {
+		m.others[i] = (a.others[i] + b.others[i]) / 2
+	}
+	return m
 }

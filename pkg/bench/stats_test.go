@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -61,9 +62,10 @@ func TestWork_rows(t *testing.T) {
 		Work: "work", Unit: unitCPU, Peer: "theirs", Gate: ">= 1", Rounds: 3, Ratio: 2,
 		Ours: figure{Rate: 5e6, CPU: 20, Allocs: 1, Bytes: 8}, Theirs: figure{Rate: 1.25e6, CPU: 40, Allocs: 5, Bytes: 80},
 	}
+	want.Bound = want.Ours.bound(runtime.GOMAXPROCS(0))
 	t.Run("work in memory is compared by the processor's time, round by round", func(t *testing.T) {
 		t.Parallel()
-		if diff := cmp.Diff([]row{want}, w.rows(samples)); diff != "" {
+		if diff := cmp.Diff([]row{want}, w.rows(samples, nil)); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
 	})
@@ -71,10 +73,18 @@ func TestWork_rows(t *testing.T) {
 		t.Parallel()
 		w, want := w, want
 		w.rate, want.Unit, want.Ratio = true, unitRate, 4
-		if diff := cmp.Diff([]row{want}, w.rows(samples)); diff != "" {
+		if diff := cmp.Diff([]row{want}, w.rows(samples, nil)); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestFigure_bound(t *testing.T) {
+	t.Parallel()
+	f := figure{Rate: 1e6, CPU: 500, Others: map[string]float64{"broker": 300, "database": 800}} // of 2,000 ns
+	if got, want := f.bound(2), "client 25, broker 15, database 40, idle 20 %"; got != want {
+		t.Errorf("bound = %q, want %q", got, want)
+	}
 }
 
 func TestPlan_measure(t *testing.T) {
@@ -118,7 +128,12 @@ func TestPlan_measure(t *testing.T) {
 	t.Run("it stops when its context does", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithCancel(t.Context())
-		w := work{n: 1, sides: []side{{name: "ours", run: func(context.Context, int, *watch) error { cancel(); return nil }}, {}}}
+		w := work{n: 1, sides: []side{{name: "ours", run: func(_ context.Context, _ int, w *watch) error {
+			w.start()
+			defer w.stop()
+			cancel()
+			return nil
+		}}, {}}}
 		if _, err := (plan{rounds: 1}).measure(ctx, w); err == nil {
 			t.Error("measure went on")
 		}
