@@ -57,7 +57,7 @@ func (d dialect) lock(clause string) string {
 	return clause
 }
 
-// In is a condition that column is one of values ([]string or [][]byte), given as
+// In is a condition that column is one of values ([]string, []int64 or [][]byte), given as
 // parameter number n, and the argument for it.
 func (d *DB) In(column string, n int, values any) (condition string, arg any) {
 	return d.dialect.in(column, n, values)
@@ -110,7 +110,7 @@ const sqliteParams = 32766
 // rowsPerInsert is how many rows of so many columns one statement can insert.
 func (d dialect) rowsPerInsert(cols int) int {
 	if d == postgres {
-		return math.MaxInt // it takes arrays
+		return math.MaxInt32 // it takes arrays
 	}
 	return sqliteParams / cols
 }
@@ -119,28 +119,60 @@ func (d dialect) rowsPerInsert(cols int) int {
 // so that the text and its plan are the same for any number of rows, and a list of values on
 // SQLite.
 func (d dialect) insertAll(table, tail string, cols []Column, from, to int) (query string, args []any) {
-	names := make([]string, len(cols))
-	for i, c := range cols {
-		names[i] = c.Name
-	}
-	head := "insert into " + table + " (" + strings.Join(names, ", ") + ") "
+	head := "insert into " + table + " (" + names(cols) + ") "
 	if d == postgres {
-		arrays := make([]string, len(cols))
-		for i, c := range cols {
-			arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, pgType(c.Values))
-			args = append(args, c.Values)
-		}
-		return head + "select * from unnest(" + strings.Join(arrays, ", ") + ") " + tail, args
+		rows, args := unnest(cols)
+		return head + "select * from " + rows + " " + tail, args
 	}
-	rows := make([]string, to-from)
+	rows, args := values(cols, from, to)
+	return head + rows + " " + tail, args
+}
+
+// updateAll builds the statement for the rows from one up to another, which the first column
+// names.
+func (d dialect) updateAll(table string, cols []Column, from, to int) (query string, args []any) {
+	set := make([]string, 0, len(cols))
+	for _, c := range cols[1:] {
+		set = append(set, c.Name+" = new."+c.Name)
+	}
+	head, tail := "update "+table+" set "+strings.Join(set, ", ")+" from ", fmt.Sprintf(" where %s.%[2]s = new.%[2]s", table, cols[0].Name)
+	if d == postgres {
+		rows, args := unnest(cols)
+		return head + rows + " as new (" + names(cols) + ")" + tail, args
+	}
+	aliases := make([]string, len(cols))
+	for i, c := range cols {
+		aliases[i] = fmt.Sprintf("column%d as %s", i+1, c.Name)
+	}
+	rows, args := values(cols, from, to)
+	return head + "(select " + strings.Join(aliases, ", ") + " from (" + rows + ")) as new" + tail, args
+}
+
+func names(cols []Column) string {
+	all := make([]string, len(cols))
+	for i, c := range cols {
+		all[i] = c.Name
+	}
+	return strings.Join(all, ", ")
+}
+
+func unnest(cols []Column) (rows string, args []any) {
+	arrays := make([]string, len(cols))
+	for i, c := range cols {
+		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, pgType(c.Values))
+		args = append(args, c.Values)
+	}
+	return "unnest(" + strings.Join(arrays, ", ") + ")", args
+}
+
+func values(cols []Column, from, to int) (rows string, args []any) {
 	row := "(" + strings.Repeat(", ?", len(cols))[2:] + ")" // SQLite looks a parameter with a name up among all others
-	for r := range rows {
+	for i := from; i < to; i++ {
 		for _, c := range cols {
-			args = append(args, at(c.Values, from+r))
+			args = append(args, at(c.Values, i))
 		}
-		rows[r] = row
 	}
-	return head + "values " + strings.Join(rows, ", ") + " " + tail, args
+	return "values " + strings.Repeat(", "+row, to-from)[2:], args
 }
 
 func pgType(values any) string {

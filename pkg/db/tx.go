@@ -209,14 +209,26 @@ func (t *Tx) InsertReturning(ctx context.Context, table, tail string, scan func(
 	})
 }
 
-func (t *Tx) inserts(table, tail string, cols []Column, do func(query string, args []any) error) error {
-	most, n := t.dialect.rowsPerInsert(len(cols)), length(cols[0].Values)
-	for from := 0; from < n; {
-		to := from + min(most, n-from)
-		if err := do(t.dialect.insertAll(table, tail, cols, from, to)); err != nil {
+// UpdateAll sets columns of the rows that key names, in one statement, but on SQLite in as many as
+// its limit on parameters asks for. No row may be named twice.
+func (t *Tx) UpdateAll(ctx context.Context, table string, key Column, cols ...Column) error {
+	cols = append([]Column{key}, cols...)
+	most, n := t.dialect.rowsPerInsert(len(cols)), length(key.Values)
+	for from := 0; from < n; from += most {
+		query, args := t.dialect.updateAll(table, cols, from, min(from+most, n))
+		if _, err := t.tx.ExecContext(ctx, query, args...); err != nil {
 			return err
 		}
-		from = to
+	}
+	return nil
+}
+
+func (t *Tx) inserts(table, tail string, cols []Column, do func(query string, args []any) error) error {
+	most, n := t.dialect.rowsPerInsert(len(cols)), length(cols[0].Values)
+	for from := 0; from < n; from += most {
+		if err := do(t.dialect.insertAll(table, tail, cols, from, min(from+most, n))); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package inbox
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"slices"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -109,15 +111,31 @@ func (in *Inbox) raiseMark(ctx context.Context, tx *db.Tx, s source, mark int64)
 	return err
 }
 
-// mark is the offset below which the partition's records are old.
-func (in *Inbox) mark(ctx context.Context, tx *db.Tx, b *event.Batch) (int64, error) {
-	var mark int64
-	err := tx.QueryRow(ctx, `select coalesce(max(position), 0) from inbox_mark where group_name = $1 and topic_id = $2 and part = $3`,
-		in.cfg.Group, topicRef(b.TopicID, b.Topic), b.Partition).Scan(&mark)
-	if err != nil {
-		return 0, fmt.Errorf("read the mark: %w", err)
+// marks are the offsets below which records are old, by partition, of those that items of one
+// topic are in.
+func (in *Inbox) marks(ctx context.Context, tx *db.Tx, items []*item) (map[int32]int64, error) {
+	var parts []int64
+	for _, it := range items {
+		if part := int64(it.Partition); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
 	}
-	return mark, nil
+	type mark struct {
+		part     int32
+		position int64
+	}
+	cond, arg := tx.In("part", 3, parts)
+	rows, err := tx.Query(ctx, `select part, position from inbox_mark where group_name = $1 and topic_id = $2 and `+cond,
+		in.cfg.Group, topicRef(items[0].TopicID, items[0].Topic), arg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, m *mark) error { return r.Scan(&m.part, &m.position) })
+	if err != nil {
+		return nil, fmt.Errorf("read the marks: %w", err)
+	}
+	marks := map[int32]int64{}
+	for _, m := range found {
+		marks[m.part] = m.position
+	}
+	return marks, nil
 }
 
 // keepTaken writes down how far the partitions have come. The caller has begun cleaning.

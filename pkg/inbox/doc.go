@@ -11,7 +11,7 @@
 //
 // # How it works
 //
-// [Inbox.Process] takes a poll's records of one partition in one transaction, which takes
+// [Inbox.Process] takes a poll's records in one transaction, which takes
 // its locks in the order that every transaction keeps:
 //
 //  1. It inserts a row per event into inbox. A row that is there already is a duplicate.

@@ -66,6 +66,7 @@ type Inbox struct {
 	looked   bool // for what an earlier process has left unavailable; only findUnavailable's
 
 	mu       sync.Mutex
+	taking   map[topicKey]*db.GroupCommit[[]*item]
 	progress map[source]progress // for the clean-up
 	cleaning chan struct{}       // holds one: somebody cleans up, or rewinds
 }
@@ -99,7 +100,7 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
-		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
+		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), taking: map[topicKey]*db.GroupCommit[[]*item]{}, progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -57,7 +57,7 @@ func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool
 	for chunk := range slices.Chunk(items, maxTake) {
 		queued := 0
 		err := in.db.InTx(ctx, func(ctx context.Context, tx *db.Tx) (err error) {
-			queued, err = in.requeueAll(ctx, tx, &b, chunk)
+			queued, err = in.requeueAll(ctx, tx, chunk)
 			return err
 		})
 		if err != nil {
@@ -69,17 +69,17 @@ func (in *Inbox) Replay(ctx context.Context, b event.Batch, typ string, dry bool
 }
 
 // requeueAll takes its locks in everybody's order: inbox rows, then keys.
-func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) (n int, err error) {
-	had, err := in.had(ctx, tx, b, items)
-	if err != nil {
+func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, items []*item) (n int, err error) {
+	had, err := in.had(ctx, tx, items)
+	if err != nil || len(had) == 0 {
 		return 0, err
 	}
 	t := &taking{Inbox: in, items: had}
-	if err := t.claim(ctx, tx, b); err != nil {
+	if err := t.claim(ctx, tx); err != nil {
 		return 0, err
 	}
 	t.fresh = had // those that were known before are what this is about
-	if err := t.lookUp(ctx, tx, b.Topic); err != nil {
+	if err := t.lookUp(ctx, tx); err != nil {
 		return 0, err
 	}
 	for _, it := range had {
@@ -90,8 +90,8 @@ func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, b *event.Batch, item
 }
 
 // had are the events that the group has had: they have a row, or lie below the mark.
-func (in *Inbox) had(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item) (had []*item, err error) {
-	mark, err := in.mark(ctx, tx, b)
+func (in *Inbox) had(ctx context.Context, tx *db.Tx, items []*item) (had []*item, err error) {
+	marks, err := in.marks(ctx, tx, items)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (in *Inbox) had(ctx context.Context, tx *db.Tx, b *event.Batch, items []*it
 		seen[event.Identity(id)] = true
 	}
 	for _, it := range items {
-		if seen[it.identity] || it.Offset < mark {
+		if seen[it.identity] || it.Offset < marks[it.Partition] {
 			had = append(had, it)
 		}
 	}

@@ -21,11 +21,12 @@ const (
 	conflictPause    = 5 * time.Millisecond
 )
 
-// Process takes responsibility for a partition's records, in one transaction or a few: the
-// handlers of those that may run now have run, the others wait in the database. After nil
-// their offsets may be committed. An error means that the database could not be reached or
-// ctx has ended; what was taken before it is known, and handing the batch over again is
-// right. Partitions may be processed concurrently, but not one at two places in its order.
+// Process takes responsibility for a partition's records, in one transaction or a few, which the
+// partitions of a topic share: the handlers of those that may run now have run, the others wait
+// in the database. After nil their offsets may be committed. An error means that the database
+// could not be reached or ctx has ended; what was taken before it is known, and handing the batch
+// over again is right. Partitions may be processed concurrently, but not one at two places in its
+// order.
 func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
 	items := make([]*item, 0, len(b.Records))
 	for i := range b.Records {
@@ -40,24 +41,43 @@ func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
 		items = append(items, it)
 	}
 	for chunk := range slices.Chunk(items, maxTake) {
-		if err := in.take(ctx, &b, chunk); err != nil {
-			return err
+		if err := in.takers(&b).Do(ctx, chunk); err != nil {
+			return fmt.Errorf("take %d records of %s/%d: %w", len(chunk), b.Topic, b.Partition, err)
 		}
 	}
 	in.note(&b)
 	return nil
 }
 
-// take runs one transaction. If it conflicts with others it is run again in halves, down
-// to single events, so that two batches which keep crossing each other come apart. So it is if
-// it was lost, for it may be a handler that has lost it: an event that loses two of its own is
-// at fault, and waits.
-func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error {
+// topicKey is a topic in one of its lives.
+type topicKey struct {
+	name string
+	id   [16]byte
+}
+
+// takers are those that take records of a topic now.
+func (in *Inbox) takers(b *event.Batch) *db.GroupCommit[[]*item] {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	key := topicKey{b.Topic, b.TopicID}
+	if in.taking[key] == nil {
+		in.taking[key] = db.NewGroupCommit(maxTake, func(items []*item) int { return len(items) }, func(ctx context.Context, all [][]*item) error {
+			return in.take(ctx, slices.Concat(all...))
+		})
+	}
+	return in.taking[key]
+}
+
+// take runs one transaction for records of one topic, of each partition in offset order. If it
+// conflicts with others it is run again in halves, down to single events, so that two batches
+// which keep crossing each other come apart. So it is if it was lost, for it may be a handler that
+// has lost it: an event that loses two of its own is at fault, and waits.
+func (in *Inbox) take(ctx context.Context, items []*item) error {
 	var broken *db.BrokenError
 	var blamed error
 	for attempt := 1; ; attempt++ {
 		t := &taking{Inbox: in, items: items, blamed: blamed, died: map[string]int{}}
-		err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error { return t.run(ctx, tx, b) })
+		err := in.db.Once(ctx, t.run)
 		if err != nil {
 			in.breaker.undo(t.died)
 		}
@@ -70,13 +90,13 @@ func (in *Inbox) take(ctx context.Context, b *event.Batch, items []*item) error 
 			t.report(ctx)
 			return nil
 		case !db.IsConflict(err) && !lost || ctx.Err() != nil || attempt == conflictAttempts:
-			return fmt.Errorf("take %d records of %s/%d: %w", len(items), b.Topic, b.Partition, err)
+			return err
 		case len(items) > 1:
 			half := len(items) / 2
-			if err := in.take(ctx, b, items[:half]); err != nil {
+			if err := in.take(ctx, items[:half]); err != nil {
 				return err
 			}
-			return in.take(ctx, b, items[half:])
+			return in.take(ctx, items[half:])
 		}
 		wait(ctx, time.Duration(attempt)*conflictPause)
 	}
@@ -96,14 +116,14 @@ type taking struct {
 	spans   spans
 }
 
-func (t *taking) run(ctx context.Context, tx *db.Tx, b *event.Batch) error {
+func (t *taking) run(ctx context.Context, tx *db.Tx) error {
 	for _, it := range t.items {
 		it.letter = letter{} // a transaction that was run before may have counted an attempt
 	}
-	if err := t.claim(ctx, tx, b); err != nil {
+	if err := t.claim(ctx, tx); err != nil {
 		return err
 	}
-	if err := t.lookUp(ctx, tx, b.Topic); err != nil {
+	if err := t.lookUp(ctx, tx); err != nil {
 		return err
 	}
 	ready := t.split()
@@ -118,34 +138,34 @@ func (t *taking) run(ctx context.Context, tx *db.Tx, b *event.Batch) error {
 // claim inserts the events' inbox rows. A row that was there already is a duplicate. Two
 // owners of one partition meet here: the second waits for the first one's commit. The rows
 // are inserted in the order of their identities, which is everybody's order of locks.
-func (t *taking) claim(ctx context.Context, tx *db.Tx, b *event.Batch) error {
+func (t *taking) claim(ctx context.Context, tx *db.Tx) error {
 	sorted := slices.Clone(t.items)
 	slices.SortStableFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
 	// The first sight of twins in one batch wins; the rows remember the last.
 	first := slices.CompactFunc(slices.Clone(sorted), func(a, b *item) bool { return a.identity == b.identity })
-	known, err := t.insert(ctx, tx, b, first, "on conflict do nothing returning identity")
+	known, err := t.insert(ctx, tx, first, "on conflict do nothing returning identity")
 	if err != nil {
 		return err
 	}
-	mark, err := t.mark(ctx, tx, b)
+	marks, err := t.marks(ctx, tx, t.items)
 	if err != nil {
 		return err
 	}
 	var seen []*item // again, at positions that may be higher
 	for _, it := range t.items {
-		if known[it.identity] && it.Offset >= mark {
+		if known[it.identity] && it.Offset >= marks[it.Partition] {
 			known[it.identity] = false
 			t.fresh = append(t.fresh, it)
 		} else {
 			seen = append(seen, it)
 		}
 	}
-	return t.raise(ctx, tx, b, seen)
+	return t.raise(ctx, tx, seen)
 }
 
 // raise remembers the highest position at which an event was seen: its row must stay for as
 // long as any of its records can be read.
-func (t *taking) raise(ctx context.Context, tx *db.Tx, b *event.Batch, seen []*item) error {
+func (t *taking) raise(ctx context.Context, tx *db.Tx, seen []*item) error {
 	if len(seen) == 0 {
 		return nil
 	}
@@ -159,15 +179,15 @@ func (t *taking) raise(ctx context.Context, tx *db.Tx, b *event.Batch, seen []*i
 		sorted = append(sorted, it)
 	}
 	slices.SortFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
-	_, err := t.insert(ctx, tx, b, sorted, `on conflict (group_name, identity) do update
+	_, err := t.insert(ctx, tx, sorted, `on conflict (group_name, identity) do update
 		set topic_id = excluded.topic_id, part = excluded.part, position = excluded.position
 		where inbox.topic_id <> excluded.topic_id or inbox.part <> excluded.part or inbox.position < excluded.position returning identity`)
 	return err
 }
 
-func (t *taking) insert(ctx context.Context, tx *db.Tx, b *event.Batch, items []*item, tail string) (map[event.Identity]bool, error) {
+func (t *taking) insert(ctx context.Context, tx *db.Tx, items []*item, tail string) (map[event.Identity]bool, error) {
 	n := len(items)
-	ref := topicRef(b.TopicID, b.Topic)
+	ref := topicRef(items[0].TopicID, items[0].Topic)
 	group, identity, topicID := make([]string, n), make([][]byte, n), make([][]byte, n)
 	part, position := make([]int64, n), make([]int64, n)
 	for i, it := range items {
@@ -195,7 +215,7 @@ func (t *taking) insert(ctx context.Context, tx *db.Tx, b *event.Batch, items []
 // lookUp finds which keys of the fresh events wait, and locks those: a worker cannot finish
 // a key while a poll appends to it, nor the other way round. It must come after the inbox
 // rows, and must not be remembered beyond the transaction.
-func (t *taking) lookUp(ctx context.Context, tx *db.Tx, topic string) error {
+func (t *taking) lookUp(ctx context.Context, tx *db.Tx) error {
 	t.found = map[string]bool{}
 	t.waiting = map[string]bool{}
 	if len(t.fresh) == 0 {
@@ -206,7 +226,7 @@ func (t *taking) lookUp(ctx context.Context, tx *db.Tx, topic string) error {
 		keys = append(keys, it.keyBytes())
 	}
 	cond, arg := tx.In("key", 3, keys)
-	rows, err := tx.Query(ctx, `select key from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), t.cfg.Group, topic, arg)
+	rows, err := tx.Query(ctx, `select key from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), t.cfg.Group, t.items[0].Topic, arg)
 	found, err := db.Collect(rows, err, func(r *sql.Rows, k *[]byte) error { return r.Scan(k) })
 	if err != nil {
 		return fmt.Errorf("look up waiting keys: %w", err)

@@ -19,17 +19,19 @@ func payloads() []event.Payload {
 }
 
 func (s *Service) register(in *inbox.Inbox) {
-	inbox.Handle(in, s.onOrderPlaced, inbox.Repeatable) // it keeps an address, once or twice is the same
+	inbox.HandleBatch(in, s.onOrdersPlaced, inbox.Repeatable) // it keeps an address, once or twice is the same
 	inbox.HandleSlow(in, s.onOrderConfirmed)
 	inbox.HandleSlow(in, s.onOrderRejected)
 	inbox.HandleSlow(in, s.onOrderCancelled)
 }
 
-func (s *Service) onOrderPlaced(ctx context.Context, tx *db.Tx, e event.Event[schemas.OrderPlaced]) error {
-	if a, err := mail.ParseAddress(e.Data.CustomerEmail); err != nil || a.Address != e.Data.CustomerEmail {
-		return inbox.Permanent(errAddress)
+func (s *Service) onOrdersPlaced(ctx context.Context, tx *db.Tx, placed []event.Event[schemas.OrderPlaced]) error {
+	for _, e := range placed {
+		if a, err := mail.ParseAddress(e.Data.CustomerEmail); err != nil || a.Address != e.Data.CustomerEmail {
+			return inbox.Permanent(errAddress)
+		}
 	}
-	return keepRecipient(ctx, tx, e.Data.OrderID, e.Data.CustomerEmail)
+	return keepRecipients(ctx, tx, placed)
 }
 
 func (s *Service) onOrderConfirmed(ctx context.Context, e event.Event[schemas.OrderConfirmed]) (inbox.Done, error) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
+	"example.com/keyline/schemas"
 )
 
 //go:embed migrations/*.sql
@@ -26,11 +28,17 @@ type Mail struct {
 	SentAt    *time.Time `json:"sent_at,omitempty"` // absent while it is being sent
 }
 
-// keepRecipient notes where to write to; the first address of an order stays.
-func keepRecipient(ctx context.Context, tx *db.Tx, orderID, address string) error {
-	_, err := tx.Exec(ctx, `insert into recipient (order_id, address, version) values ($1, $2, 0) on conflict (order_id) do nothing`, orderID, address)
+// keepRecipients notes where to write to; the first address of an order stays.
+func keepRecipients(ctx context.Context, tx *db.Tx, placed []event.Event[schemas.OrderPlaced]) error {
+	n := len(placed)
+	ids, addresses, versions := make([]string, n), make([]string, n), make([]int64, n)
+	for i, e := range placed {
+		ids[i], addresses[i] = e.Data.OrderID, e.Data.CustomerEmail
+	}
+	err := tx.InsertAll(ctx, "recipient", "on conflict (order_id) do nothing",
+		db.Column{Name: "order_id", Values: ids}, db.Column{Name: "address", Values: addresses}, db.Column{Name: "version", Values: versions})
 	if err != nil {
-		return fmt.Errorf("keep recipient: %w", err)
+		return fmt.Errorf("keep recipients: %w", err)
 	}
 	return nil
 }

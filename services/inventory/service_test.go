@@ -17,6 +17,7 @@ import (
 	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/eventtest"
+	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/schemas"
 	"example.com/keyline/services/inventory"
 )
@@ -295,8 +296,9 @@ func TestService_concurrently(t *testing.T) {
 	}
 }
 
-// together hands over batches that all need the article's row. On PostgreSQL it is locked
-// until each batch waits, for it or for another one, so that none has seen another's end.
+// together hands over batches that all need the article's row, each to a replica of its own: one
+// inbox would make one transaction of them. On PostgreSQL the row is locked until each batch waits,
+// for it or for another one, so that none has seen another's end.
 func (r *rig) together(sku string, batches ...event.Batch) {
 	r.Helper()
 	var all sync.WaitGroup
@@ -306,8 +308,13 @@ func (r *rig) together(sku string, batches ...event.Batch) {
 			return err
 		}
 		for _, b := range batches {
+			replica, err := inbox.New(r.DB, r.Codec, r.Outbox, inbox.Config{Group: "inventory"})
+			if err != nil {
+				return err
+			}
+			r.Register(replica)
 			all.Go(func() {
-				if err := r.Inbox.Process(r.Context(), b); err != nil {
+				if err := replica.Process(r.Context(), b); err != nil {
 					r.Error(err)
 				}
 			})

@@ -18,26 +18,40 @@ func payloads() []event.Payload {
 }
 
 func (s *Service) register(in *inbox.Inbox) {
-	inbox.Handle(in, s.onStockReserved)
-	inbox.Handle(in, s.onStockRejected)
-	inbox.Handle(in, s.onStockReleased)
+	inbox.HandleBatch(in, func(ctx context.Context, tx *db.Tx, all []event.Event[schemas.StockReserved]) error {
+		return changeAll(ctx, tx, s, all, func(o *Order, _ schemas.StockReserved) event.Payload { return o.StockReserved(now()) })
+	})
+	inbox.HandleBatch(in, func(ctx context.Context, tx *db.Tx, all []event.Event[schemas.StockRejected]) error {
+		return changeAll(ctx, tx, s, all, func(o *Order, e schemas.StockRejected) event.Payload {
+			missing := make([]string, len(e.Missing))
+			for i, m := range e.Missing {
+				missing[i] = m.SKU
+			}
+			return o.StockRejected(missing, now())
+		})
+	})
+	inbox.HandleBatch(in, func(ctx context.Context, tx *db.Tx, all []event.Event[schemas.StockReleased]) error {
+		return changeAll(ctx, tx, s, all, func(o *Order, _ schemas.StockReleased) event.Payload { o.StockReleased(now()); return nil })
+	})
 }
 
-// An answer for an order that is not there is an error like any other: nothing is promised
-// about the order of events across topics, so the order may come later.
-
-func (s *Service) onStockReserved(ctx context.Context, tx *db.Tx, e event.Event[schemas.StockReserved]) error {
-	return s.change(ctx, tx, e.Data.OrderID, event.By(e.Meta), func(o *Order) event.Payload { return o.StockReserved(now()) })
-}
-
-func (s *Service) onStockRejected(ctx context.Context, tx *db.Tx, e event.Event[schemas.StockRejected]) error {
-	missing := make([]string, len(e.Data.Missing))
-	for i, m := range e.Data.Missing {
-		missing[i] = m.SKU
+// changeAll lets each of inventory's answers change its order, whose ID is the event's key, and
+// saves the orders with the events that this has caused. An answer for an order that is not there
+// is an error like any other: nothing is promised about the order of events across topics, so the
+// order may come later.
+func changeAll[P event.Payload](ctx context.Context, tx *db.Tx, s *Service, answers []event.Event[P], fn func(*Order, P) event.Payload) error {
+	ids := make([]string, len(answers))
+	for i, e := range answers {
+		ids[i] = e.Data.Key()
 	}
-	return s.change(ctx, tx, e.Data.OrderID, event.By(e.Meta), func(o *Order) event.Payload { return o.StockRejected(missing, now()) })
-}
-
-func (s *Service) onStockReleased(ctx context.Context, tx *db.Tx, e event.Event[schemas.StockReleased]) error {
-	return s.change(ctx, tx, e.Data.OrderID, event.By(e.Meta), func(o *Order) event.Payload { o.StockReleased(now()); return nil })
+	orders, err := lockAll(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
+	steps := make([]step, len(answers))
+	for i, e := range answers {
+		o := orders[ids[i]]
+		steps[i] = step{o, event.By(e.Meta), fn(o, e.Data)}
+	}
+	return s.save(ctx, tx, steps)
 }

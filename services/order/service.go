@@ -83,32 +83,39 @@ func (s *Service) cancel(ctx context.Context, tx *db.Tx, o *Order, reason schema
 	if err != nil || caused == nil {
 		return err
 	}
-	return s.save(ctx, tx, o, event.Because(o.ID, string(reason)), caused)
+	return s.save(ctx, tx, []step{{o, event.Because(o.ID, string(reason)), caused}})
 }
 
-// change loads an order, lets fn change it, and saves it with the event that the change has
-// caused, if any.
-func (s *Service) change(ctx context.Context, tx *db.Tx, id string, cause event.Cause, fn func(*Order) event.Payload) error {
-	o, err := lock(ctx, tx, id)
-	if err != nil {
-		return err
-	}
-	return s.save(ctx, tx, o, cause, fn(o))
+// step is an order that has changed, and the event that the change has caused, if any.
+type step struct {
+	order  *Order
+	cause  event.Cause
+	caused event.Payload
 }
 
-func (s *Service) save(ctx context.Context, tx *db.Tx, o *Order, cause event.Cause, caused event.Payload) error {
-	if caused != nil {
-		o.Version++
+// save writes orders that have changed, with what that has caused.
+func (s *Service) save(ctx context.Context, tx *db.Tx, steps []step) error {
+	orders := make([]*Order, len(steps))
+	for i, st := range steps {
+		orders[i] = st.order
+		if st.caused != nil {
+			st.order.Version++
+		}
 	}
-	if err := update(ctx, tx, o); err != nil {
+	if err := update(ctx, tx, orders); err != nil {
 		return err
 	}
-	tx.AfterCommit(func() { s.changes.Emit(ctx, change{o.ID}) })
-	if caused == nil {
-		return nil
+	for _, st := range steps {
+		tx.AfterCommit(func() { s.changes.Emit(ctx, change{st.order.ID}) })
+		if st.caused == nil {
+			continue
+		}
+		tx.AfterCommit(func() { s.settled.Add(ctx, 1, statusLabel(st.order.Status)) })
+		if err := s.outbox.Append(ctx, tx, st.order.Version, st.cause, st.caused); err != nil {
+			return err
+		}
 	}
-	tx.AfterCommit(func() { s.settled.Add(ctx, 1, statusLabel(o.Status)) })
-	return s.outbox.Append(ctx, tx, o.Version, cause, caused)
+	return nil
 }
 
 // Wait returns the order once it has settled, or as it is when the time is over or ctx ends.

@@ -50,8 +50,31 @@ func insert(ctx context.Context, tx *db.Tx, o *Order) error {
 
 // lock reads an order and locks its row until the end of the transaction.
 func lock(ctx context.Context, tx *db.Tx, id string) (*Order, error) {
-	o := &Order{}
-	return found(o, scan(tx.QueryRow(ctx, `select `+columns+` from orders where order_id = $1`+tx.ForUpdate(), id), o))
+	all, err := lockAll(ctx, tx, []string{id})
+	if err != nil {
+		return nil, err
+	}
+	return all[id], nil
+}
+
+// lockAll is lock for many orders. It is ErrNotFound if one is not there.
+func lockAll(ctx context.Context, tx *db.Tx, ids []string) (map[string]*Order, error) {
+	cond, arg := tx.In("order_id", 1, ids)
+	rows, err := tx.Query(ctx, `select `+columns+` from orders where `+cond+` order by order_id`+tx.ForUpdate(), arg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, o *Order) error { return scan(r, o) })
+	if err != nil {
+		return nil, fmt.Errorf("lock orders: %w", err)
+	}
+	all := make(map[string]*Order, len(found))
+	for i := range found {
+		all[found[i].ID] = &found[i]
+	}
+	for _, id := range ids {
+		if all[id] == nil {
+			return nil, ErrNotFound
+		}
+	}
+	return all, nil
 }
 
 func get(ctx context.Context, d *db.DB, id string) (*Order, error) {
@@ -70,11 +93,17 @@ func found(o *Order, err error) (*Order, error) {
 }
 
 // update writes what the transitions change.
-func update(ctx context.Context, tx *db.Tx, o *Order) error {
-	_, err := tx.Exec(ctx, `update orders set status = $2, reason = $3, version = $4, history = $5 where order_id = $1`,
-		o.ID, o.Status, o.Reason, o.Version, text(o.History))
+func update(ctx context.Context, tx *db.Tx, all []*Order) error {
+	n := len(all)
+	ids, statuses, reasons, histories := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	versions := make([]int64, n)
+	for i, o := range all {
+		ids[i], statuses[i], reasons[i], versions[i], histories[i] = o.ID, string(o.Status), o.Reason, o.Version, text(o.History)
+	}
+	err := tx.UpdateAll(ctx, "orders", db.Column{Name: "order_id", Values: ids}, db.Column{Name: "status", Values: statuses},
+		db.Column{Name: "reason", Values: reasons}, db.Column{Name: "version", Values: versions}, db.Column{Name: "history", Values: histories})
 	if err != nil {
-		return fmt.Errorf("update order: %w", err)
+		return fmt.Errorf("update orders: %w", err)
 	}
 	return nil
 }

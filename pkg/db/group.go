@@ -1,0 +1,143 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// GroupCommit lets callers that come at the same time share a transaction, which costs about as
+// much for many as for one. While one is under way, those that come gather for the next: groups
+// form of who is there, and nobody waits for one to fill. It is safe for concurrent use.
+type GroupCommit[T any] struct {
+	most int
+	size func(T) int
+	run  func(context.Context, []T) error
+
+	mu      sync.Mutex
+	running int // groups under way
+	waiting []*member[T]
+}
+
+// member is one caller's part.
+type member[T any] struct {
+	ctx  context.Context
+	one  T
+	done chan error // holds one: what became of it, or errLead
+}
+
+// overtakeAfter is how long a caller waits for others' transaction before it begins one beside
+// it: a slow one must not hold up those that have nothing to do with it.
+const overtakeAfter = 20 * time.Millisecond
+
+var (
+	errLead = errors.New("run the next group")
+	errLeft = errors.New("the context of another member of the group has ended")
+	errDied = errors.New("the goroutine that ran the group has panicked")
+)
+
+// NewGroupCommit makes groups whose sizes add up to most, or that have one member. run does the
+// work of a group; its error is every member's, so what becomes of them one by one it notes in
+// the members. Its context ends with that of any member.
+func NewGroupCommit[T any](most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
+	return &GroupCommit[T]{most: most, size: size, run: run}
+}
+
+// Do returns the error of a group that one was in. It blocks until that has run, or until ctx has
+// ended and nothing is done for one any more.
+func (g *GroupCommit[T]) Do(ctx context.Context, one T) error {
+	for {
+		err := g.join(&member[T]{ctx: ctx, one: one, done: make(chan error, 1)})
+		if !errors.Is(err, errLeft) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (g *GroupCommit[T]) join(m *member[T]) error {
+	g.mu.Lock()
+	if g.running > 0 {
+		g.waiting = append(g.waiting, m)
+		g.mu.Unlock()
+		if err := g.await(m); !errors.Is(err, errLead) {
+			return err
+		}
+		g.mu.Lock()
+	} else {
+		g.running++
+	}
+	group := g.gather(m)
+	g.mu.Unlock()
+	defer g.next()
+	return g.lead(group)
+}
+
+// next lets the first of those that wait run a group, if nobody else does.
+func (g *GroupCommit[T]) next() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running--; g.running == 0 && len(g.waiting) > 0 {
+		g.running++
+		g.waiting[0].done <- errLead
+		g.waiting = g.waiting[1:]
+	}
+}
+
+// await returns what has become of m, or errLead if it is to run a group, which counts already.
+func (g *GroupCommit[T]) await(m *member[T]) error {
+	overtake := time.NewTimer(overtakeAfter)
+	defer overtake.Stop()
+	select {
+	case err := <-m.done:
+		return err
+	case <-m.ctx.Done():
+	case <-overtake.C:
+	}
+	g.mu.Lock()
+	if i := slices.Index(g.waiting, m); i >= 0 {
+		defer g.mu.Unlock()
+		g.waiting = slices.Delete(g.waiting, i, i+1)
+		if err := m.ctx.Err(); err != nil {
+			return err
+		}
+		g.running++
+		return errLead
+	}
+	g.mu.Unlock()
+	return <-m.done // a group has it, and ends with ctx; or it is to run one
+}
+
+// gather takes those that wait, up to the bound, behind first. The caller holds mu.
+func (g *GroupCommit[T]) gather(first *member[T]) []*member[T] {
+	group, n := []*member[T]{first}, g.size(first.one)
+	for len(g.waiting) > 0 && n+g.size(g.waiting[0].one) <= g.most {
+		n += g.size(g.waiting[0].one)
+		group = append(group, g.waiting[0])
+		g.waiting = g.waiting[1:]
+	}
+	return group
+}
+
+// lead runs a group on behalf of all its members; the first is the caller.
+func (g *GroupCommit[T]) lead(group []*member[T]) (err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(group[0].ctx))
+	defer cancel()
+	all := make([]T, len(group))
+	for i, m := range group {
+		all[i] = m.one
+		defer context.AfterFunc(m.ctx, cancel)()
+	}
+	err = errDied
+	defer func() { // also if run panics: the others must not wait for ever
+		for _, m := range group[1:] {
+			m.done <- err
+		}
+	}()
+	err = g.run(ctx, all)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(errLeft, err)
+	}
+	return err
+}

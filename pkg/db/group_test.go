@@ -1,0 +1,207 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keyline/pkg/db"
+)
+
+// groups notes what each group was, and takes a millisecond for it.
+type groups struct {
+	mu  sync.Mutex
+	all [][]int
+}
+
+func (g *groups) run(ctx context.Context, group []int) error {
+	g.mu.Lock()
+	g.all = append(g.all, slices.Clone(group))
+	g.mu.Unlock()
+	return pause(ctx, time.Millisecond)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func itself(int) int { return 1 }
+
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	t.Run("those that come meanwhile share the next one, up to the bound", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(3, itself, got.run)
+			var wg sync.WaitGroup
+			for i := range 6 {
+				wg.Go(func() {
+					if err := g.Do(t.Context(), i); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
+			}
+			wg.Wait()
+			if diff := cmp.Diff([][]int{{0}, {1, 2, 3}, {4, 5}}, got.all); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+		})
+	})
+	t.Run("one that is larger than the bound goes alone", func(t *testing.T) {
+		t.Parallel()
+		var got groups
+		g := db.NewGroupCommit(3, func(n int) int { return n }, got.run)
+		if err := g.Do(t.Context(), 9); err != nil || len(got.all) != 1 {
+			t.Errorf("%v, %v", got.all, err)
+		}
+	})
+	t.Run("a slow one holds nobody up for long", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := db.NewGroupCommit(10, itself, func(ctx context.Context, group []int) error {
+				return pause(ctx, time.Duration(group[0])*time.Millisecond)
+			})
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = g.Do(t.Context(), 10_000) })
+			synctest.Wait()
+			begun := time.Now()
+			if err := g.Do(t.Context(), 5); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took > 50*time.Millisecond {
+				t.Errorf("the second one took %v", took)
+			}
+			wg.Wait()
+		})
+	})
+	t.Run("a member that leaves cuts its group off, and the others go again", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(10, itself, got.run)
+			leaving, leave := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = g.Do(t.Context(), 0) })
+			synctest.Wait()
+			wg.Go(func() {
+				if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
+					t.Errorf("the one that left: %v", err)
+				}
+			})
+			synctest.Wait()
+			wg.Go(func() {
+				if err := g.Do(t.Context(), 2); err != nil {
+					t.Errorf("the one that stayed: %v", err)
+				}
+			})
+			synctest.Wait()
+			time.AfterFunc(1500*time.Microsecond, leave) // the second group is under way
+			wg.Wait()
+			if diff := cmp.Diff([][]int{{0}, {1, 2}, {2}}, got.all); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+		})
+	})
+	t.Run("one that waits leaves at once", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(10, itself, got.run)
+			leaving, leave := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = g.Do(t.Context(), 0) })
+			synctest.Wait()
+			leave()
+			if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			wg.Wait()
+			if len(got.all) != 1 {
+				t.Errorf("groups: %v, want one", got.all)
+			}
+		})
+	})
+	t.Run("a panic is its caller's, and an error of the others", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := db.NewGroupCommit(10, itself, func(ctx context.Context, group []int) error {
+				if len(group) > 1 {
+					panic("broken")
+				}
+				return pause(ctx, time.Millisecond)
+			})
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = g.Do(t.Context(), 0) })
+			synctest.Wait()
+			wg.Go(func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("no panic")
+					}
+				}()
+				_ = g.Do(t.Context(), 1)
+			})
+			synctest.Wait()
+			wg.Go(func() {
+				if g.Do(t.Context(), 2) == nil {
+					t.Error("no error")
+				}
+			})
+			wg.Wait()
+			if err := g.Do(t.Context(), 3); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	})
+}
+
+// Everybody's work is done once, whoever leaves meanwhile.
+func TestGroupCommit_hammer(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	done := map[int]int{}
+	g := db.NewGroupCommit(7, itself, func(ctx context.Context, group []int) error {
+		if err := pause(ctx, 100*time.Microsecond); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range group {
+			done[n]++
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			for j := range 50 {
+				ctx, cancel := context.WithCancel(t.Context())
+				if i%5 == 0 {
+					time.AfterFunc(time.Duration(j)*10*time.Microsecond, cancel)
+				}
+				n := i*50 + j
+				err := g.Do(ctx, n)
+				mu.Lock()
+				if err == nil && done[n] != 1 || err != nil && i%5 != 0 || done[n] > 1 {
+					t.Errorf("%d: done %d times, %v", n, done[n], err)
+				}
+				mu.Unlock()
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+}
