@@ -25,6 +25,7 @@ func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
 	// comes before those that were to wait behind others.
 	t.spans, t.queue, t.waiting = nil, nil, t.found
 	t.breaker.undo(t.died)
+	t.giveBack()
 	for _, it := range t.fresh {
 		if !t.runnable(it) {
 			continue
@@ -33,9 +34,11 @@ func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
 		if t.lost(ctx, err) {
 			return err
 		}
-		if err != nil {
+		switch {
+		case err != nil:
+			t.withdraw(it)
 			t.fail(it, err)
-		} else {
+		case it.handler.slow == nil:
 			t.breaker.worked(it.meta.Type)
 		}
 	}
@@ -71,7 +74,7 @@ func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
 	batches := map[*handler][]*item{}
 	var order []*handler
 	for _, it := range items {
-		if it.handler.batch == nil {
+		if it.handler.one != nil {
 			if err := t.one(ctx, tx, it); err != nil {
 				return err
 			}
@@ -83,11 +86,23 @@ func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
 		batches[it.handler] = append(batches[it.handler], it)
 	}
 	for _, h := range order {
-		if err := t.batch(ctx, tx, h, batches[h]); err != nil {
+		run := t.batch
+		if h.slow != nil {
+			run = t.beginSlow
+		}
+		if err := run(ctx, tx, h, batches[h]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (t *taking) beginSlow(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
+	all := make([]*effect, len(items))
+	for i, it := range items {
+		all[i] = t.slow[it]
+	}
+	return t.begin(ctx, tx, h, all)
 }
 
 func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {

@@ -40,7 +40,8 @@ type Config struct {
 	// Claim is how long a slow effect may take; 60 s if 0. While it runs its claim is renewed:
 	// after a crash another worker takes the key over within a sixth of this time.
 	Claim time.Duration `env:"-"`
-	// Workers is how many events of waiting keys run at a time; 16 if 0.
+	// Workers is how many events of waiting keys run at a time, and how many slow effects; 16
+	// if 0.
 	Workers int `env:"-"`
 	// Clean is how often rows that no record needs any more are removed; 1 min if 0.
 	Clean time.Duration `env:"-"`
@@ -62,13 +63,15 @@ type Inbox struct {
 	handlers map[string]*handler // by event type
 	wake     chan struct{}
 	breaker  breaker
+	effects  *effects
 	metrics  *metrics
 	looked   bool // for what an earlier process has left unavailable; only findUnavailable's
 
 	mu       sync.Mutex
 	taking   map[topicKey]*db.GroupCommit[[]*item]
-	progress map[source]progress // for the clean-up
-	cleaning chan struct{}       // holds one: somebody cleans up, or rewinds
+	ending   map[string]*db.GroupCommit[*effect] // by topic
+	progress map[source]progress                 // for the clean-up
+	cleaning chan struct{}                       // holds one: somebody cleans up, or rewinds
 }
 
 // New makes the inbox of one group. Its tables are made by [Migrations]; the copies of its
@@ -100,7 +103,7 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
-		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), taking: map[topicKey]*db.GroupCommit[[]*item]{}, progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
+		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), taking: map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{}, effects: newEffects(cfg.Workers), progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -137,7 +140,14 @@ type handler struct {
 	decode func(ctx context.Context, value []byte) (any, error)
 	one    func(ctx context.Context, tx *db.Tx, d delivery) error
 	batch  func(ctx context.Context, tx *db.Tx, ds []delivery) error
-	slow   func(ctx context.Context, d delivery) (Done, error)
+	slow   *slow
+}
+
+// slow is the three steps of a slow handler. begin and end are given events of different keys.
+type slow struct {
+	begin func(ctx context.Context, tx *db.Tx, ds []delivery) (begun []any, err error)
+	do    func(ctx context.Context, d delivery, begun any) error
+	end   func(ctx context.Context, tx *db.Tx, ds []delivery, begun []any) error
 }
 
 // delivery is a decoded event on its way into a handler.
@@ -163,13 +173,15 @@ func Handle[P event.Payload](in *Inbox, fn func(context.Context, *db.Tx, event.E
 // given again one by one.
 func HandleBatch[P event.Payload](in *Inbox, fn func(context.Context, *db.Tx, []event.Event[P]) error, policy ...Policy) {
 	h := register[P](in, policy)
-	h.batch = func(ctx context.Context, tx *db.Tx, ds []delivery) error {
-		events := make([]event.Event[P], len(ds))
-		for i, d := range ds {
-			events[i] = event.Event[P]{Data: d.data.(P), Meta: d.meta}
-		}
-		return fn(ctx, tx, events)
+	h.batch = func(ctx context.Context, tx *db.Tx, ds []delivery) error { return fn(ctx, tx, events[P](ds)) }
+}
+
+func events[P event.Payload](ds []delivery) []event.Event[P] {
+	all := make([]event.Event[P], len(ds))
+	for i, d := range ds {
+		all[i] = event.Event[P]{Data: d.data.(P), Meta: d.meta}
 	}
+	return all
 }
 
 // Done writes what remains after a slow effect, in the transaction that ends the event.
@@ -181,9 +193,70 @@ type Done func(ctx context.Context, tx *db.Tx) error
 // holds. A crash after the effect repeats it, so fn keeps a ledger or gives the effect a
 // name by the event's ID.
 func HandleSlow[P event.Payload](in *Inbox, fn func(context.Context, event.Event[P]) (Done, error), policy ...Policy) {
-	h := register[P](in, policy)
-	h.slow = func(ctx context.Context, d delivery) (Done, error) {
-		return fn(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta})
+	HandleEffect(in, Effect[P, *Done]{
+		Begin: func(_ context.Context, _ *db.Tx, all []event.Event[P]) ([]*Done, error) {
+			begun := make([]*Done, len(all))
+			for i := range begun {
+				begun[i] = new(Done)
+			}
+			return begun, nil
+		},
+		Do: func(ctx context.Context, e event.Event[P], done *Done) (err error) {
+			*done, err = fn(ctx, e)
+			return err
+		},
+		End: func(ctx context.Context, tx *db.Tx, _ []event.Event[P], all []*Done) error {
+			for _, done := range all {
+				if *done == nil {
+					continue
+				}
+				if err := (*done)(ctx, tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, policy...)
+}
+
+// Effect is a slow handler in three steps, of which those in the database work on many events
+// with one statement. The events of one call have different keys. B is what is known of an event
+// between the steps.
+type Effect[P event.Payload, B any] struct {
+	// Begin writes down that the effects are about to happen, in the transaction that claims
+	// their keys, and returns as many Bs. An error is as one of [HandleBatch]'s handlers.
+	Begin func(context.Context, *db.Tx, []event.Event[P]) ([]B, error)
+	// Do has one effect, as the function of [HandleSlow] does.
+	Do func(context.Context, event.Event[P], B) error
+	// End writes down that the effects have happened, if the claims still hold. After an error
+	// it is tried again, without the effect.
+	End func(context.Context, *db.Tx, []event.Event[P], []B) error
+}
+
+// HandleEffect is [HandleSlow] for many events at a time.
+func HandleEffect[P event.Payload, B any](in *Inbox, e Effect[P, B], policy ...Policy) {
+	register[P](in, policy).slow = &slow{
+		begin: func(ctx context.Context, tx *db.Tx, ds []delivery) ([]any, error) {
+			all, err := e.Begin(ctx, tx, events[P](ds))
+			if err == nil && len(all) != len(ds) {
+				err = Permanent(fmt.Errorf("Begin of %s has returned %d of %d", ds[0].meta.Type, len(all), len(ds)))
+			}
+			begun := make([]any, len(all))
+			for i, b := range all {
+				begun[i] = b
+			}
+			return begun, err
+		},
+		do: func(ctx context.Context, d delivery, begun any) error {
+			return e.Do(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta}, begun.(B))
+		},
+		end: func(ctx context.Context, tx *db.Tx, ds []delivery, begun []any) error {
+			all := make([]B, len(begun))
+			for i, b := range begun {
+				all[i] = b.(B)
+			}
+			return e.End(ctx, tx, events[P](ds), all)
+		},
 	}
 }
 

@@ -63,21 +63,27 @@ func (it *item) record(v *verdict, now int64) {
 	}
 }
 
+// firstClaim is the claim number of a key that is claimed as soon as it waits.
+const firstClaim = 1
+
 func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued, now int64) error {
 	var group, topic, states, types []string
 	var keys [][]byte
-	var due []int64
+	var due, claims []int64
 	for _, q := range queue {
 		if q.behind || q.setAside {
 			continue
 		}
 		group, topic, keys = append(group, in.cfg.Group), append(topic, q.Topic), append(keys, q.keyBytes())
 		states, types = append(states, string(q.state)), append(types, q.meta.Type)
-		at := now
-		if q.verdict != nil && q.state == retrying {
+		at, claim := now, int64(0)
+		switch {
+		case q.state == running:
+			at, claim = at+in.lease().Microseconds(), firstClaim
+		case q.verdict != nil && q.state == retrying:
 			at += in.backoff(q.attempts).Microseconds()
 		}
-		due = append(due, at)
+		due, claims = append(due, at), append(claims, claim)
 	}
 	if len(keys) == 0 {
 		return nil
@@ -85,7 +91,7 @@ func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued, now 
 	// The row cannot be there, since its inbox row was ours; the update is for its lock.
 	err := tx.InsertAll(ctx, "waiting_key", "on conflict (group_name, topic, key) do update set claim = waiting_key.claim",
 		db.Column{Name: "group_name", Values: group}, db.Column{Name: "topic", Values: topic}, db.Column{Name: "key", Values: keys},
-		db.Column{Name: "state", Values: states}, db.Column{Name: "due", Values: due}, db.Column{Name: "type", Values: types})
+		db.Column{Name: "state", Values: states}, db.Column{Name: "due", Values: due}, db.Column{Name: "claim", Values: claims}, db.Column{Name: "type", Values: types})
 	if err != nil {
 		return fmt.Errorf("let keys wait: %w", err)
 	}
@@ -122,7 +128,15 @@ func (in *Inbox) insertEvents(ctx context.Context, tx *db.Tx, queue []queued) er
 		}
 		return v
 	}
-	err := tx.InsertAll(ctx, "waiting_event", "",
+	numbered := map[event.Identity]int64{}
+	note := func(r *sql.Rows) error {
+		var id []byte
+		var seq int64
+		err := r.Scan(&id, &seq)
+		numbered[event.Identity(id)] = seq
+		return err
+	}
+	err := tx.InsertReturning(ctx, "waiting_event", "returning identity, seq", note,
 		db.Column{Name: "group_name", Values: text(func(queued) string { return in.cfg.Group })},
 		db.Column{Name: "topic", Values: text(func(q queued) string { return q.Topic })},
 		db.Column{Name: "key", Values: blob(func(q queued) []byte { return q.keyBytes() })},
@@ -145,6 +159,9 @@ func (in *Inbox) insertEvents(ctx context.Context, tx *db.Tx, queue []queued) er
 		db.Column{Name: "taken_at", Values: number(func(q queued) int64 { return q.takenAt })})
 	if err != nil {
 		return fmt.Errorf("queue events: %w", err)
+	}
+	for _, q := range queue {
+		q.seq = numbered[q.identity]
 	}
 	return nil
 }

@@ -2,12 +2,9 @@ package inbox
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"example.com/keyline/pkg/codec"
@@ -80,6 +77,7 @@ func (in *Inbox) take(ctx context.Context, items []*item) error {
 		err := in.db.Once(ctx, t.run)
 		if err != nil {
 			in.breaker.undo(t.died)
+			t.giveBack()
 		}
 		lost := errors.As(err, &broken) || errors.Is(err, context.DeadlineExceeded)
 		if lost && len(items) == 1 && attempt > 1 {
@@ -108,11 +106,12 @@ type taking struct {
 	items  []*item
 	blamed error // the only item's, which is not run then
 
-	fresh   []*item         // those this transaction is the first to see
-	found   map[string]bool // keys with a queue before this transaction
-	waiting map[string]bool // keys with a queue, as the transaction goes on
-	queue   []queued        // what goes into the queues
-	died    map[string]int  // dead letters that were counted, by type
+	fresh   []*item           // those this transaction is the first to see
+	found   map[string]bool   // keys with a queue before this transaction
+	waiting map[string]bool   // keys with a queue, as the transaction goes on
+	queue   []queued          // what goes into the queues
+	died    map[string]int    // dead letters that were counted, by type
+	slow    map[*item]*effect // those that follow the transaction; their keys are claimed
 	spans   spans
 }
 
@@ -135,109 +134,6 @@ func (t *taking) run(ctx context.Context, tx *db.Tx) error {
 	return t.enqueue(ctx, tx, t.queue)
 }
 
-// claim inserts the events' inbox rows. A row that was there already is a duplicate. Two
-// owners of one partition meet here: the second waits for the first one's commit. The rows
-// are inserted in the order of their identities, which is everybody's order of locks.
-func (t *taking) claim(ctx context.Context, tx *db.Tx) error {
-	sorted := slices.Clone(t.items)
-	slices.SortStableFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
-	// The first sight of twins in one batch wins; the rows remember the last.
-	first := slices.CompactFunc(slices.Clone(sorted), func(a, b *item) bool { return a.identity == b.identity })
-	known, err := t.insert(ctx, tx, first, "on conflict do nothing returning identity")
-	if err != nil {
-		return err
-	}
-	marks, err := t.marks(ctx, tx, t.items)
-	if err != nil {
-		return err
-	}
-	var seen []*item // again, at positions that may be higher
-	for _, it := range t.items {
-		if known[it.identity] && it.Offset >= marks[it.Partition] {
-			known[it.identity] = false
-			t.fresh = append(t.fresh, it)
-		} else {
-			seen = append(seen, it)
-		}
-	}
-	return t.raise(ctx, tx, seen)
-}
-
-// raise remembers the highest position at which an event was seen: its row must stay for as
-// long as any of its records can be read.
-func (t *taking) raise(ctx context.Context, tx *db.Tx, seen []*item) error {
-	if len(seen) == 0 {
-		return nil
-	}
-	t.metrics.duplicates.Add(ctx, int64(len(seen)))
-	highest := map[event.Identity]*item{}
-	for _, it := range seen {
-		highest[it.identity] = it // in offset order
-	}
-	var sorted []*item
-	for _, it := range highest {
-		sorted = append(sorted, it)
-	}
-	slices.SortFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
-	_, err := t.insert(ctx, tx, sorted, `on conflict (group_name, identity) do update
-		set topic_id = excluded.topic_id, part = excluded.part, position = excluded.position
-		where inbox.topic_id <> excluded.topic_id or inbox.part <> excluded.part or inbox.position < excluded.position returning identity`)
-	return err
-}
-
-func (t *taking) insert(ctx context.Context, tx *db.Tx, items []*item, tail string) (map[event.Identity]bool, error) {
-	n := len(items)
-	ref := topicRef(items[0].TopicID, items[0].Topic)
-	group, identity, topicID := make([]string, n), make([][]byte, n), make([][]byte, n)
-	part, position := make([]int64, n), make([]int64, n)
-	for i, it := range items {
-		group[i], identity[i], topicID[i] = t.cfg.Group, it.identity[:], ref
-		part[i], position[i] = int64(it.Partition), it.Offset
-	}
-	set := make(map[event.Identity]bool, n)
-	note := func(r *sql.Rows) error {
-		var id []byte
-		if err := r.Scan(&id); err != nil {
-			return err
-		}
-		set[event.Identity(id)] = true
-		return nil
-	}
-	err := tx.InsertReturning(ctx, "inbox", tail, note,
-		db.Column{Name: "group_name", Values: group}, db.Column{Name: "identity", Values: identity}, db.Column{Name: "topic_id", Values: topicID},
-		db.Column{Name: "part", Values: part}, db.Column{Name: "position", Values: position})
-	if err != nil {
-		return nil, fmt.Errorf("claim events: %w", err)
-	}
-	return set, nil
-}
-
-// lookUp finds which keys of the fresh events wait, and locks those: a worker cannot finish
-// a key while a poll appends to it, nor the other way round. It must come after the inbox
-// rows, and must not be remembered beyond the transaction.
-func (t *taking) lookUp(ctx context.Context, tx *db.Tx) error {
-	t.found = map[string]bool{}
-	t.waiting = map[string]bool{}
-	if len(t.fresh) == 0 {
-		return nil
-	}
-	keys := make([][]byte, 0, len(t.fresh))
-	for _, it := range t.fresh {
-		keys = append(keys, it.keyBytes())
-	}
-	cond, arg := tx.In("key", 3, keys)
-	rows, err := tx.Query(ctx, `select key from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), t.cfg.Group, t.items[0].Topic, arg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, k *[]byte) error { return r.Scan(k) })
-	if err != nil {
-		return fmt.Errorf("look up waiting keys: %w", err)
-	}
-	for _, k := range found {
-		t.found[string(k)] = true
-	}
-	t.waiting = maps.Clone(t.found)
-	return nil
-}
-
 // split queues what cannot run now, in offset order, and returns the rest.
 func (t *taking) split() (ready []*item) {
 	for _, it := range t.fresh {
@@ -258,13 +154,47 @@ func (t *taking) runnable(it *item) bool {
 	case t.waiting[it.key()]:
 		t.park(queued{item: it, behind: true})
 	case it.handler.slow != nil:
-		t.park(queued{item: it, state: retrying})
+		return t.claims(it)
 	case !t.admit(it):
 		t.park(queued{item: it, state: unavailable})
 	default:
 		return true
 	}
 	return false
+}
+
+// claims puts a slow event into its key's queue, like one that waits. If it may follow this
+// transaction at once, the key is claimed, and its handler may begin.
+func (t *taking) claims(it *item) bool {
+	r := &effect{item: it, claimed: claimed{it.Topic, it.keyBytes(), firstClaim}}
+	if !t.admitsSlow(r) {
+		t.park(queued{item: it, state: retrying})
+		return false
+	}
+	if t.slow == nil {
+		t.slow = map[*item]*effect{}
+	}
+	t.slow[it] = r
+	t.park(queued{item: it, state: running})
+	return true
+}
+
+// withdraw takes back what claims did for the event that was parked last.
+func (t *taking) withdraw(it *item) {
+	if r := t.slow[it]; r != nil {
+		t.effects.free(r)
+		delete(t.slow, it)
+		delete(t.waiting, it.key())
+		t.queue = t.queue[:len(t.queue)-1]
+	}
+}
+
+// giveBack frees the slots of effects that do not follow.
+func (t *taking) giveBack() {
+	for _, r := range t.slow {
+		t.effects.free(r)
+	}
+	t.slow = nil
 }
 
 // park puts an event into its key's queue, and the key's later events behind it.
@@ -305,7 +235,9 @@ func (t *taking) report(ctx context.Context) {
 		}
 	}
 	for _, q := range t.queue {
-		if q.verdict != nil {
+		if r := t.slow[q.item]; r != nil {
+			t.follow(r)
+		} else if q.verdict != nil {
 			t.failed(ctx, q.item, q.verdict)
 			if q.probe != nil {
 				t.reached(ctx, q.item, q.verdict)

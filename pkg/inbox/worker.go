@@ -28,6 +28,10 @@ func (in *Inbox) Run(ctx context.Context) error {
 		return err
 	}
 	defer unregister()
+	in.effects.open(stopping(ctx))
+	renewing, renewed := context.WithCancel(context.WithoutCancel(ctx))
+	var renewer sync.WaitGroup
+	renewer.Go(func() { in.renew(renewing) })
 	var wg sync.WaitGroup
 	for range in.cfg.Workers {
 		wg.Go(func() { in.repeat(ctx, in.work, in.wake, 0) })
@@ -40,6 +44,9 @@ func (in *Inbox) Run(ctx context.Context) error {
 	wg.Go(func() { in.repeat(ctx, in.mendDue, nil, probeEvery) })
 	wg.Go(func() { in.repeat(ctx, in.clean, nil, in.cfg.Clean) })
 	wg.Wait()
+	in.effects.close()
+	renewed()
+	renewer.Wait()
 	// The consumer has stopped before: nothing is noted any more.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
 	defer cancel()
@@ -168,9 +175,9 @@ type trying struct {
 
 	claimed
 	picked bool
-	unread *item // its schema has to be asked for, and it is not in opened: nothing has been done
-	it     *item // what was tried
-	slow   bool  // it is claimed, and runs after the commit
+	unread *item   // its schema has to be asked for, and it is not in opened: nothing has been done
+	it     *item   // what was tried
+	slow   *effect // it is claimed, and runs after the commit
 	span   *processSpan
 	after  func() // what to do after the commit
 }
@@ -218,11 +225,26 @@ func (t *trying) run(ctx context.Context, tx *db.Tx) error {
 	case !t.admit(it):
 		return t.shelve(ctx, tx, it)
 	case it.handler.slow != nil:
-		t.slow = true
-		t.claim++
-		return t.claimKey(ctx, tx, t.claimed)
+		return t.runNext(ctx, tx, it)
 	}
 	t.after, t.span, err = t.runFast(ctx, tx, it)
+	return err
+}
+
+// runNext claims the key of a slow event, which runs after the commit.
+func (t *trying) runNext(ctx context.Context, tx *db.Tx, it *item) error {
+	t.claim++
+	r := &effect{item: it, claimed: t.claimed}
+	failure := tx.Savepoint(ctx, func() error { return t.begin(ctx, tx, it.handler, []*effect{r}) })
+	switch {
+	case failure == nil:
+		t.slow = r
+		return t.claimKey(ctx, tx, t.claimed)
+	case t.lost(ctx, failure):
+		return failure
+	}
+	var err error
+	t.after, err = t.settle(ctx, tx, it, failure)
 	return err
 }
 
@@ -237,8 +259,8 @@ func (t *trying) end(ctx context.Context, err error) (worked bool, _ error) {
 		return true, t.blame(ctx, t.it, t.claimed, err)
 	case err != nil || !t.picked:
 		return false, err
-	case t.slow:
-		return true, t.runSlow(ctx, t.it, t.claimed)
+	case t.slow != nil:
+		return true, t.runSlow(ctx, t.slow)
 	}
 	if t.span != nil {
 		t.attempt(ctx, t.span)

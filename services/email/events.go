@@ -20,9 +20,9 @@ func payloads() []event.Payload {
 
 func (s *Service) register(in *inbox.Inbox) {
 	inbox.HandleBatch(in, s.onOrdersPlaced, inbox.Repeatable) // it keeps an address, once or twice is the same
-	inbox.HandleSlow(in, s.onOrderConfirmed)
-	inbox.HandleSlow(in, s.onOrderRejected)
-	inbox.HandleSlow(in, s.onOrderCancelled)
+	tell(in, s, Confirmation)
+	tell(in, s, Rejection)
+	tell(in, s, Cancellation)
 }
 
 func (s *Service) onOrdersPlaced(ctx context.Context, tx *db.Tx, placed []event.Event[schemas.OrderPlaced]) error {
@@ -34,14 +34,23 @@ func (s *Service) onOrdersPlaced(ctx context.Context, tx *db.Tx, placed []event.
 	return keepRecipients(ctx, tx, placed)
 }
 
-func (s *Service) onOrderConfirmed(ctx context.Context, e event.Event[schemas.OrderConfirmed]) (inbox.Done, error) {
-	return s.Tell(ctx, e.Meta, Confirmation(e.Data))
-}
-
-func (s *Service) onOrderRejected(ctx context.Context, e event.Event[schemas.OrderRejected]) (inbox.Done, error) {
-	return s.Tell(ctx, e.Meta, Rejection(e.Data))
-}
-
-func (s *Service) onOrderCancelled(ctx context.Context, e event.Event[schemas.OrderCancelled]) (inbox.Done, error) {
-	return s.Tell(ctx, e.Meta, Cancellation(e.Data))
+// tell registers the mail that a type of event calls for.
+func tell[P event.Payload](in *inbox.Inbox, s *Service, letter func(P) Letter) {
+	inbox.HandleEffect(in, inbox.Effect[P, *Mail]{
+		Begin: func(ctx context.Context, tx *db.Tx, settled []event.Event[P]) ([]*Mail, error) {
+			mails := make([]*Mail, len(settled))
+			for i, e := range settled {
+				mails[i] = s.newMail(e.Meta, letter(e.Data))
+			}
+			return mails, begin(ctx, tx, mails)
+		},
+		Do: func(ctx context.Context, _ event.Event[P], m *Mail) error { return s.send(ctx, m) },
+		End: func(ctx context.Context, tx *db.Tx, settled []event.Event[P], mails []*Mail) error {
+			causes := make([]event.Cause, len(settled))
+			for i, e := range settled {
+				causes[i] = event.By(e.Meta)
+			}
+			return s.sent(ctx, tx, causes, mails)
+		},
+	})
 }

@@ -27,38 +27,44 @@ type Service struct {
 	log    *slog.Logger
 }
 
-// Tell sends the mail that an event calls for, and returns what remains to be written. A
-// mail that the ledger knows as sent is not sent again.
-func (s *Service) Tell(ctx context.Context, cause event.Meta, letter Letter) (inbox.Done, error) {
-	address, err := recipient(ctx, s.db, letter.OrderID)
-	if errors.Is(err, ErrRecipientUnknown) {
-		return nil, inbox.Permanent(err) // per-key order means that it will not come later
-	}
-	if err != nil {
-		return nil, err
-	}
+func (s *Service) newMail(cause event.Meta, l Letter) *Mail {
 	id := mailID(cause)
-	m := Mail{ID: id, EventID: cause.ID, OrderID: letter.OrderID, Kind: string(letter.Kind), MessageID: s.mailer.messageID(id)}
-	sent, err := begin(ctx, s.db, m)
-	if err != nil || sent {
-		return nil, err
+	return &Mail{ID: id, EventID: cause.ID, OrderID: l.OrderID, Kind: string(l.Kind), MessageID: s.mailer.messageID(id), letter: l}
+}
+
+// send sends a mail that has been begun. One that the ledger knows as sent is not sent again.
+func (s *Service) send(ctx context.Context, m *Mail) error {
+	switch {
+	case m.address == "":
+		return inbox.Permanent(ErrRecipientUnknown) // per-key order means that it will not come later
+	case m.SentAt != nil:
+		return nil
 	}
-	if err := s.mailer.send(ctx, address, m.MessageID, letter); err != nil {
-		return nil, err
+	if err := s.mailer.send(ctx, m.address, m.MessageID, m.letter); err != nil {
+		return err
 	}
-	at := time.Now().UTC().Truncate(time.Millisecond)
-	return func(ctx context.Context, tx *db.Tx) error {
-		version, err := raiseVersion(ctx, tx, m.OrderID)
+	m.sentNow = time.Now().UTC().Truncate(time.Millisecond)
+	return nil
+}
+
+// sent writes down that mails were sent, and says so.
+func (s *Service) sent(ctx context.Context, tx *db.Tx, causes []event.Cause, mails []*Mail) error {
+	versions, err := finish(ctx, tx, mails)
+	if err != nil {
+		return err
+	}
+	for i, m := range mails {
+		if m.SentAt != nil {
+			continue
+		}
+		err := s.outbox.Append(ctx, tx, versions[m.OrderID], causes[i], schemas.EmailSent{
+			OrderID: m.OrderID, EventID: m.EventID, MessageID: m.MessageID, Kind: m.letter.Kind, SentAt: m.sentNow,
+		})
 		if err != nil {
 			return err
 		}
-		if err := finish(ctx, tx, m.ID, at); err != nil {
-			return err
-		}
-		return s.outbox.Append(ctx, tx, version, event.By(cause), schemas.EmailSent{
-			OrderID: m.OrderID, EventID: m.EventID, MessageID: m.MessageID, Kind: letter.Kind, SentAt: at,
-		})
-	}, nil
+	}
+	return nil
 }
 
 // mailID names the mail that an event calls for: by the event's ID if that is a UUID, as ours

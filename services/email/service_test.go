@@ -14,7 +14,7 @@ import (
 	"example.com/keyline/schemas"
 )
 
-func TestService_Tell(t *testing.T) {
+func TestService_tells(t *testing.T) {
 	t.Parallel()
 	t.Run("the ledger has a row before the mail goes out, and its end after", func(t *testing.T) {
 		t.Parallel()

@@ -4,8 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.com/keyline/pkg/db"
@@ -26,6 +26,10 @@ type Mail struct {
 	Kind      string     `json:"kind"`
 	MessageID string     `json:"message_id"`
 	SentAt    *time.Time `json:"sent_at,omitempty"` // absent while it is being sent
+
+	letter  Letter
+	address string    // empty if nobody knows it
+	sentNow time.Time // by this attempt
 }
 
 // keepRecipients notes where to write to; the first address of an order stays.
@@ -43,52 +47,102 @@ func keepRecipients(ctx context.Context, tx *db.Tx, placed []event.Event[schemas
 	return nil
 }
 
-func recipient(ctx context.Context, d *db.DB, orderID string) (string, error) {
-	var address string
-	err := d.QueryRow(ctx, `select address from recipient where order_id = $1`, orderID).Scan(&address)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return "", ErrRecipientUnknown
-	case err != nil:
-		return "", fmt.Errorf("read recipient: %w", err)
+// begin notes that mails are about to be sent, and fills in where to, and which were sent before.
+// One whose recipient nobody knows is left as it is.
+func begin(ctx context.Context, tx *db.Tx, mails []*Mail) error {
+	var ids, events, orders, kinds, messages []string
+	var begun, unsent []int64
+	now := db.Micros(time.Now())
+	if err := address(ctx, tx, mails); err != nil {
+		return err
 	}
-	return address, nil
-}
-
-// raiseVersion counts an event that the service publishes for the order, and locks the row.
-func raiseVersion(ctx context.Context, tx *db.Tx, orderID string) (version int64, err error) {
-	err = tx.QueryRow(ctx, `update recipient set version = version + 1 where order_id = $1 returning version`, orderID).Scan(&version)
-	if err != nil {
-		return 0, fmt.Errorf("raise version: %w", err)
-	}
-	return version, nil
-}
-
-// begin notes that a mail is about to be sent. It reports whether it was sent before.
-func begin(ctx context.Context, d *db.DB, m Mail) (sent bool, err error) {
-	err = d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
-		_, err := tx.Exec(ctx, `insert into mail (mail_id, event_id, order_id, kind, message_id, begun_at, sent_at) values ($1, $2, $3, $4, $5, now_micros(), 0)
-			on conflict (mail_id) do nothing`, m.ID, m.EventID, m.OrderID, m.Kind, m.MessageID)
-		if err != nil {
-			return err
+	known := map[string]*Mail{} // in the ledger
+	for _, m := range mails {
+		if m.address != "" {
+			ids, events, orders, kinds, messages = append(ids, m.ID), append(events, m.EventID), append(orders, m.OrderID), append(kinds, m.Kind), append(messages, m.MessageID)
+			begun, unsent = append(begun, now), append(unsent, 0)
+			known[m.ID] = m
 		}
+	}
+	err := tx.InsertReturning(ctx, "mail", "on conflict (mail_id) do nothing returning mail_id", func(r *sql.Rows) error {
+		var id string
+		err := r.Scan(&id)
+		delete(known, id)
+		return err
+	}, db.Column{Name: "mail_id", Values: ids}, db.Column{Name: "event_id", Values: events}, db.Column{Name: "order_id", Values: orders},
+		db.Column{Name: "kind", Values: kinds}, db.Column{Name: "message_id", Values: messages},
+		db.Column{Name: "begun_at", Values: begun}, db.Column{Name: "sent_at", Values: unsent})
+	if err != nil {
+		return fmt.Errorf("begin mails: %w", err)
+	}
+	for id, m := range known {
 		var at int64
-		err = tx.QueryRow(ctx, `select sent_at from mail where mail_id = $1`, m.ID).Scan(&at)
-		sent = at > 0
+		if err := tx.QueryRow(ctx, `select sent_at from mail where mail_id = $1`, id).Scan(&at); err != nil {
+			return fmt.Errorf("look a mail up: %w", err)
+		}
+		if at > 0 {
+			m.SentAt = new(db.Time(at))
+		}
+	}
+	return nil
+}
+
+// address fills in where mails go to, each about another order.
+func address(ctx context.Context, tx *db.Tx, mails []*Mail) error {
+	ids, of := make([]string, len(mails)), map[string]*Mail{}
+	for i, m := range mails {
+		ids[i], of[m.OrderID] = m.OrderID, m
+	}
+	cond, arg := tx.In("order_id", 1, ids)
+	rows, err := tx.Query(ctx, `select order_id, address from recipient where `+cond, arg)
+	_, err = db.Collect(rows, err, func(r *sql.Rows, _ *struct{}) error {
+		var order, to string
+		err := r.Scan(&order, &to)
+		of[order].address = to
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("begin a mail: %w", err)
-	}
-	return sent, nil
-}
-
-// finish notes that a mail was sent.
-func finish(ctx context.Context, tx *db.Tx, mailID string, at time.Time) error {
-	if _, err := tx.Exec(ctx, `update mail set sent_at = $2 where mail_id = $1`, mailID, db.Micros(at)); err != nil {
-		return fmt.Errorf("finish a mail: %w", err)
+		return fmt.Errorf("read recipients: %w", err)
 	}
 	return nil
+}
+
+// finish notes that mails were sent by this attempt. Each is an event that the service publishes
+// for its order: it returns their versions by order, whose rows are locked.
+func finish(ctx context.Context, tx *db.Tx, mails []*Mail) (versions map[string]int64, err error) {
+	var ids, orders []string
+	var at []int64
+	for _, m := range mails {
+		if m.SentAt == nil {
+			ids, orders, at = append(ids, m.ID), append(orders, m.OrderID), append(at, db.Micros(m.sentNow))
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	slices.Sort(orders) // not ids, which go with at
+	cond, arg := tx.In("order_id", 1, orders)
+	rows, err := tx.Query(ctx, `update recipient set version = version + 1 where `+cond+` returning order_id, version`, arg)
+	versions = map[string]int64{}
+	_, err = db.Collect(rows, err, func(r *sql.Rows, _ *struct{}) error {
+		var order string
+		var version int64
+		err := r.Scan(&order, &version)
+		versions[order] = version
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raise versions: %w", err)
+	}
+	for _, order := range orders {
+		if versions[order] == 0 {
+			return nil, ErrRecipientUnknown
+		}
+	}
+	if err := tx.UpdateAll(ctx, "mail", db.Column{Name: "mail_id", Values: ids}, db.Column{Name: "sent_at", Values: at}); err != nil {
+		return nil, fmt.Errorf("finish mails: %w", err)
+	}
+	return versions, nil
 }
 
 func list(ctx context.Context, d *db.DB, orderID string, limit int) ([]Mail, error) {

@@ -1,0 +1,172 @@
+package inbox
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// The bounds of what this process has claimed without having picked it: more waits in the
+// database.
+const (
+	maxSlots     = 1000
+	maxSlotBytes = 32 << 20
+)
+
+// effects are the slow effects in this process's hands: those that workers have picked, and those
+// that follow a transaction at once, which have slots.
+type effects struct {
+	turns chan struct{} // one for each effect under way
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	ctx    context.Context // of those that have slots; nil until Run does
+	closed bool
+	slots  int
+	bytes  int
+	held   map[*effect]*hold
+}
+
+// hold is a claim that is to be kept.
+type hold struct {
+	until time.Time // when the effect's time is over; zero before it has begun and once it has ended
+}
+
+func newEffects(workers int) *effects {
+	return &effects{turns: make(chan struct{}, workers), held: map[*effect]*hold{}}
+}
+
+// open lets effects have slots, until ctx's parent stops.
+func (e *effects) open(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ctx = ctx
+}
+
+// close waits until nobody has a slot, and gives none any more.
+func (e *effects) close() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.tasks.Wait()
+}
+
+// reserve gives r a slot if there is one.
+func (e *effects) reserve(r *effect) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ctx == nil || e.closed || stopped(e.ctx) || e.slots >= maxSlots || e.bytes+len(r.Value) > maxSlotBytes {
+		return false
+	}
+	e.slots++
+	e.bytes += len(r.Value)
+	e.tasks.Add(1)
+	return true
+}
+
+// free takes r's slot back.
+func (e *effects) free(r *effect) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.slots--
+	e.bytes -= len(r.Value)
+	e.tasks.Done()
+}
+
+// start runs an effect that has a slot.
+func (e *effects) start(r *effect, run func(context.Context)) {
+	e.mu.Lock()
+	ctx := e.ctx
+	e.mu.Unlock()
+	go func() {
+		defer e.free(r)
+		run(ctx)
+	}()
+}
+
+// hold keeps r's claim until drop, but not for longer than an effect may take.
+func (e *effects) hold(r *effect) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held[r] = &hold{}
+}
+
+func (e *effects) drop(r *effect) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.held, r)
+}
+
+// begin waits for r's turn; from then on it may take so long. It is false if the process stops
+// before. A probe waits for nobody: what holds the others up may be of another type.
+func (e *effects) begin(ctx context.Context, r *effect, most time.Duration) bool {
+	if r.probe == nil {
+		parent, _ := ctx.Value(stopKey{}).(context.Context)
+		select {
+		case <-parent.Done():
+			return false
+		default:
+		}
+		select {
+		case <-parent.Done():
+			return false
+		case e.turns <- struct{}{}:
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held[r].until = time.Now().Add(most)
+	return true
+}
+
+// end notes that r is over. If it is in time, its claim is kept until that is written.
+func (e *effects) end(r *effect) {
+	if r.probe == nil {
+		<-e.turns
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h := e.held[r]; time.Now().Before(h.until) {
+		h.until = time.Time{}
+	}
+}
+
+// claims are those to be kept, by topic and claim number.
+func (e *effects) claims() map[claimKind][][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all, now := map[claimKind][][]byte{}, time.Now()
+	for r, h := range e.held {
+		if h.until.IsZero() || now.Before(h.until) {
+			kind := claimKind{r.topic, r.claim}
+			all[kind] = append(all[kind], r.claimed.key)
+		}
+	}
+	return all
+}
+
+// claimKind is what many claims have in common.
+type claimKind struct {
+	topic string
+	claim int64
+}
+
+// renew keeps the claims until ctx ends.
+func (in *Inbox) renew(ctx context.Context) {
+	tick := time.NewTicker(in.lease() / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for kind, keys := range in.effects.claims() {
+			cond, arg := in.db.In("key", 5, keys)
+			// Should it fail, the next one may still be in time.
+			_, _ = in.db.Exec(ctx, `update waiting_key set due = now_micros() + $4
+				where group_name = $1 and topic = $2 and claim = $3 and state = 'running' and `+cond,
+				in.cfg.Group, kind.topic, kind.claim, in.lease().Microseconds(), arg)
+		}
+	}
+}

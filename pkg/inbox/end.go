@@ -1,0 +1,342 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"example.com/keyline/pkg/db"
+)
+
+// enders are the effects of a topic whose ends are to be written now.
+func (in *Inbox) enders(topic string) *db.GroupCommit[*effect] {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.ending[topic] == nil {
+		in.ending[topic] = db.NewGroupCommit(maxTake, func(*effect) int { return 1 }, in.end)
+	}
+	return in.ending[topic]
+}
+
+// end writes the ends of effects of one topic, in one transaction.
+func (in *Inbox) end(ctx context.Context, all []*effect) error {
+	e := &ending{Inbox: in, topic: all[0].topic, all: all}
+	defer e.release()
+	err := in.db.InTx(ctx, e.run)
+	if err != nil {
+		for _, r := range all {
+			r.next = nil
+		}
+	}
+	return err
+}
+
+// ending is one transaction that writes ends.
+type ending struct {
+	*Inbox
+	topic    string
+	all      []*effect
+	reserved []*effect // next ones, with slots that are theirs only after the commit
+}
+
+// release gives back the slots of what will not run.
+func (e *ending) release() {
+	for _, next := range e.reserved {
+		if !slices.ContainsFunc(e.all, func(r *effect) bool { return r.next == next }) {
+			e.effects.free(next)
+		}
+	}
+}
+
+// run ends claims. If a key's claim number has moved on, somebody else has the key; if it is not
+// running any more, or the event has gone, the claim has been ended: by an earlier attempt whose
+// commit was not answered, or by who took it over. Then nothing is written. The number alone does
+// not tell: a key that waits anew counts from the beginning.
+//
+// The effect has happened by then, so that an error of the handler's end is no reason to have it
+// again: it is another attempt at the end alone. Only the last one counts it as a failure.
+func (e *ending) run(ctx context.Context, tx *db.Tx) error {
+	e.release() // a transaction that was run before may have reserved some
+	e.reserved = nil
+	for _, r := range e.all {
+		r.after, r.again, r.next = nil, nil, nil
+	}
+	mine, err := e.lock(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var worked, done []*effect
+	for _, r := range mine {
+		if r.failure == nil {
+			worked = append(worked, r)
+		} else if err := e.settleSlow(ctx, tx, r, r.failure); err != nil {
+			return err
+		}
+	}
+	if done, err = e.endAll(ctx, tx, worked); err != nil {
+		return err
+	}
+	for _, r := range done {
+		r.after = func() { e.reached(ctx, r.item, nil) }
+	}
+	if err := e.goOn(ctx, tx, done); err != nil {
+		return err
+	}
+	for _, r := range e.all {
+		if r.after == nil && r.again == nil {
+			e.cfg.Log.WarnContext(ctx, "claim lost", "topic", r.Topic, "key", r.meta.Subject, "event_id", r.meta.ID)
+		}
+	}
+	return nil
+}
+
+// lock locks the keys, and returns what is still claimed.
+func (e *ending) lock(ctx context.Context, tx *db.Tx) (mine []*effect, err error) {
+	keys := make([][]byte, len(e.all))
+	for i, r := range e.all {
+		keys[i] = r.claimed.key
+	}
+	type row struct {
+		key   []byte
+		claim int64
+		state string
+	}
+	cond, arg := tx.In("key", 3, keys)
+	rows, err := tx.Query(ctx, `select key, claim, state from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), e.cfg.Group, e.topic, arg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, k *row) error { return r.Scan(&k.key, &k.claim, &k.state) })
+	if err != nil {
+		return nil, fmt.Errorf("lock claimed keys: %w", err)
+	}
+	claims := map[string]int64{}
+	for _, k := range found {
+		if state(k.state) == running {
+			claims[string(k.key)] = k.claim
+		}
+	}
+	for _, r := range e.all {
+		if claim, ok := claims[string(r.claimed.key)]; ok && claim == r.claim {
+			mine = append(mine, r)
+		}
+	}
+	return mine, nil
+}
+
+// endAll deletes events whose effects have worked and has their handlers write it down: all at
+// once, or, if that fails, one by one. It returns those that were there to be ended.
+func (e *ending) endAll(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
+	if len(worked) == 0 {
+		return nil, nil
+	}
+	err = tx.Savepoint(ctx, func() (err error) {
+		done, err = e.endSome(ctx, tx, worked)
+		return err
+	})
+	if err == nil || e.lost(ctx, err) {
+		return done, err
+	}
+	done = nil
+	for _, r := range worked {
+		err := tx.Savepoint(ctx, func() error {
+			one, err := e.endSome(ctx, tx, []*effect{r})
+			done = append(done, one...)
+			return err
+		})
+		switch {
+		case err == nil:
+			continue
+		case e.lost(ctx, err):
+			return nil, err
+		}
+		done = slices.DeleteFunc(done, func(d *effect) bool { return d == r })
+		if !r.last && !classed(err) {
+			r.again = err
+		} else if err := e.settleSlow(ctx, tx, r, err); err != nil {
+			return nil, err
+		}
+	}
+	return done, nil
+}
+
+func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
+	there, err := e.take(ctx, tx, worked)
+	if err != nil {
+		return nil, err
+	}
+	var order []*handler
+	batches := map[*handler][]*effect{}
+	for _, r := range worked {
+		if !there[r.seq] {
+			continue
+		}
+		if batches[r.handler] == nil {
+			order = append(order, r.handler)
+		}
+		batches[r.handler] = append(batches[r.handler], r)
+		done = append(done, r)
+	}
+	for _, h := range order {
+		ds, begun := make([]delivery, len(batches[h])), make([]any, len(batches[h]))
+		for i, r := range batches[h] {
+			ds[i], begun[i] = r.delivery(r.span), r.begun
+		}
+		if err := guard(func() error { return h.slow.end(ctx, tx, ds, begun) }); err != nil {
+			return nil, err
+		}
+	}
+	return done, nil
+}
+
+// take deletes events, and says which were there.
+func (e *ending) take(ctx context.Context, tx *db.Tx, worked []*effect) (there map[int64]bool, err error) {
+	cond, arg := tx.In("seq", 1, seqs(worked))
+	rows, err := tx.Query(ctx, `delete from waiting_event where `+cond+` and not set_aside returning seq`, arg)
+	return seqSet(rows, err)
+}
+
+func seqs(all []*effect) []int64 {
+	seqs := make([]int64, len(all))
+	for i, r := range all {
+		seqs[i] = r.seq
+	}
+	return seqs
+}
+
+func seqSet(rows *db.Rows, err error) (map[int64]bool, error) {
+	found, err := db.Collect(rows, err, func(r *sql.Rows, n *int64) error { return r.Scan(n) })
+	if err != nil {
+		return nil, fmt.Errorf("find claimed events: %w", err)
+	}
+	set := make(map[int64]bool, len(found))
+	for _, n := range found {
+		set[n] = true
+	}
+	return set, nil
+}
+
+// settleSlow writes a failure, if the event is still there.
+func (e *ending) settleSlow(ctx context.Context, tx *db.Tx, r *effect, failure error) error {
+	there, err := seqSet(tx.Query(ctx, `select seq from waiting_event where seq = $1 and not set_aside`, r.seq))
+	if err != nil || !there[r.seq] {
+		return err
+	}
+	it := *r.item // a repetition must not count the attempt twice
+	r.after, err = e.settle(ctx, tx, &it, failure)
+	return err
+}
+
+// goOn lets keys whose events are done go on. A row goes if its queue is empty. Else the next event
+// is due; if it is a slow one, too, it is claimed at once, and follows this transaction.
+func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
+	if len(done) == 0 {
+		return nil
+	}
+	heads, err := e.heads(ctx, tx, done)
+	if err != nil {
+		return err
+	}
+	var empty, due, claimed [][]byte
+	var going []*effect // whose next ones follow
+	for _, r := range done {
+		switch head := heads[string(r.claimed.key)]; {
+		case head == nil:
+			empty = append(empty, r.claimed.key)
+		case e.claimNext(ctx, r, head):
+			going = append(going, r)
+		default:
+			due = append(due, r.claimed.key)
+		}
+	}
+	if err := e.beginNext(ctx, tx, going); err != nil {
+		return err
+	}
+	for _, r := range going {
+		if r.next != nil {
+			claimed = append(claimed, r.claimed.key)
+		} else {
+			due = append(due, r.claimed.key)
+		}
+	}
+	if len(due) > 0 {
+		tx.AfterCommit(e.Wake)
+	}
+	for _, w := range []struct {
+		keys  [][]byte
+		query string
+		args  []any
+	}{
+		{empty, `delete from waiting_key`, nil},
+		{due, `update waiting_key set state = 'retrying', due = now_micros()`, nil},
+		{claimed, `update waiting_key set claim = claim + 1, due = now_micros() + $4`, []any{e.lease().Microseconds()}},
+	} {
+		if len(w.keys) == 0 {
+			continue
+		}
+		cond, arg := tx.In("key", 3, w.keys)
+		if _, err := tx.Exec(ctx, w.query+` where group_name = $1 and topic = $2 and `+cond, append([]any{e.cfg.Group, e.topic, arg}, w.args...)...); err != nil {
+			return fmt.Errorf("let keys go on: %w", err)
+		}
+	}
+	return nil
+}
+
+// heads are the first events of the queues of keys, as they are stored.
+func (e *ending) heads(ctx context.Context, tx *db.Tx, done []*effect) (map[string]*item, error) {
+	keys := make([][]byte, len(done))
+	for i, r := range done {
+		keys[i] = r.claimed.key
+	}
+	cond, arg := tx.In("key", 3, keys)
+	rows, err := tx.Query(ctx, `select `+eventColumns+` from waiting_event where seq in (
+		select min(seq) from waiting_event where group_name = $1 and topic = $2 and `+cond+` and not set_aside group by key)`, e.cfg.Group, e.topic, arg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, it *item) error { return scanItem(r, it) })
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	heads := make(map[string]*item, len(found))
+	for i := range found {
+		heads[found[i].key()] = &found[i]
+	}
+	return heads, nil
+}
+
+// claimNext sets r.next if the key's next event may follow at once.
+func (e *ending) claimNext(ctx context.Context, r *effect, head *item) bool {
+	if stopped(ctx) || e.asks(ctx, head.Record) {
+		return false
+	}
+	it := e.reopen(ctx, head, nil)
+	if it.err != nil || it.handler == nil || it.handler.slow == nil {
+		return false
+	}
+	next := &effect{item: it, claimed: claimed{r.topic, r.claimed.key, r.claim + 1}}
+	if !e.admitsSlow(next) {
+		return false
+	}
+	r.next, e.reserved = next, append(e.reserved, next)
+	return true
+}
+
+// beginNext has the handlers of the next events begin. Those of a handler that fails do not follow.
+func (e *ending) beginNext(ctx context.Context, tx *db.Tx, going []*effect) error {
+	batches := map[*handler][]*effect{}
+	for _, r := range going {
+		batches[r.next.handler] = append(batches[r.next.handler], r)
+	}
+	for h, batch := range batches {
+		next := make([]*effect, len(batch))
+		for i, r := range batch {
+			next[i] = r.next
+		}
+		err := tx.Savepoint(ctx, func() error { return e.begin(ctx, tx, h, next) })
+		if e.lost(ctx, err) {
+			return err
+		}
+		if err != nil {
+			for _, r := range batch {
+				r.next = nil
+			}
+		}
+	}
+	return nil
+}
