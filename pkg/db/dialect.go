@@ -97,11 +97,15 @@ func (d dialect) txOptions() *sql.TxOptions {
 }
 
 // Column is one column of the rows that [Tx.InsertAll] inserts. Values is a []string,
-// []int64, [][]byte (nil is null) or []bool; all columns have the same length.
+// []int64, [][]byte (nil is null) or []bool, all of the same length; or an [SQL], the same for all
+// rows, in the last columns.
 type Column struct {
 	Name   string
 	Values any
 }
+
+// SQL is an expression without parameters, such as now_micros().
+type SQL string
 
 // sqliteParams is how many parameters a statement may have on SQLite, unless it was compiled
 // with another limit.
@@ -122,7 +126,11 @@ func (d dialect) insertAll(table, tail string, cols []Column, from, to int) (que
 	head := "insert into " + table + " (" + names(cols) + ") "
 	if d == postgres {
 		rows, args := unnest(cols)
-		return head + "select * from " + rows + " " + tail, args
+		all := "*"
+		for _, c := range cols[len(args):] {
+			all += ", " + string(c.Values.(SQL))
+		}
+		return head + "select " + all + " from " + rows + " " + tail, args
 	}
 	rows, args := values(cols, from, to)
 	return head + rows + " " + tail, args
@@ -157,22 +165,33 @@ func names(cols []Column) string {
 }
 
 func unnest(cols []Column) (rows string, args []any) {
-	arrays := make([]string, len(cols))
+	var arrays []string
 	for i, c := range cols {
-		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, pgType(c.Values))
+		if _, same := c.Values.(SQL); same {
+			break
+		}
+		arrays = append(arrays, fmt.Sprintf("$%d::%s[]", i+1, pgType(c.Values)))
 		args = append(args, c.Values)
 	}
 	return "unnest(" + strings.Join(arrays, ", ") + ")", args
 }
 
 func values(cols []Column, from, to int) (rows string, args []any) {
-	row := "(" + strings.Repeat(", ?", len(cols))[2:] + ")" // SQLite looks a parameter with a name up among all others
-	for i := from; i < to; i++ {
-		for _, c := range cols {
-			args = append(args, at(c.Values, i))
+	row := make([]string, len(cols))
+	for i, c := range cols {
+		row[i] = "?" // SQLite looks a parameter with a name up among all others
+		if same, ok := c.Values.(SQL); ok {
+			row[i] = string(same)
 		}
 	}
-	return "values " + strings.Repeat(", "+row, to-from)[2:], args
+	for i := from; i < to; i++ {
+		for _, c := range cols {
+			if _, same := c.Values.(SQL); !same {
+				args = append(args, at(c.Values, i))
+			}
+		}
+	}
+	return "values " + strings.Repeat(", ("+strings.Join(row, ", ")+")", to-from)[2:], args
 }
 
 func pgType(values any) string {

@@ -13,6 +13,14 @@
 // the transaction of the work; a twin that comes meanwhile waits for it at the unique key.
 // Nothing is stored of work that failed. Cost: a twin holds a connection while it waits, at
 // most for two seconds.
+//
+// # Why requests share transactions
+//
+// Context: a commit waits for the disk, and a request alone makes half a dozen round trips.
+// Decision: [Batch] lets the requests that come while a transaction is under way share the next
+// one; what they are answered is decided before it, so that keys and answers are one insert. If
+// it fails, each of its requests is tried alone. Cost: a request that fails there, and one whose
+// twin is under way in another process, delay the others of their transaction once.
 package idempotency
 
 import (

@@ -114,4 +114,3 @@ func (t *taking) lookUp(ctx context.Context, tx *db.Tx) error {
 	t.waiting = maps.Clone(t.found)
 	return nil
 }
-

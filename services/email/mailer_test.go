@@ -181,7 +181,7 @@ func TestMailer_failures(t *testing.T) {
 	t.Run("a server that hangs is given up when the claim ends", func(t *testing.T) {
 		t.Parallel()
 		box := newMailbox(t)
-		r := newRigWith(t, sender(box.Addr()), inbox.Config{Claim: 300 * time.Millisecond}).work()
+		r := newRigWith(t, sender(box.Addr()), inbox.Config{Claim: 1500 * time.Millisecond}).work()
 		r.box = box
 		var seen atomic.Int64
 		box.Fail(func(ctx context.Context, _ embedded.Mail) error {

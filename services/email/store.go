@@ -51,8 +51,6 @@ func keepRecipients(ctx context.Context, tx *db.Tx, placed []event.Event[schemas
 // One whose recipient nobody knows is left as it is.
 func begin(ctx context.Context, tx *db.Tx, mails []*Mail) error {
 	var ids, events, orders, kinds, messages []string
-	var begun, unsent []int64
-	now := db.Micros(time.Now())
 	if err := address(ctx, tx, mails); err != nil {
 		return err
 	}
@@ -60,7 +58,6 @@ func begin(ctx context.Context, tx *db.Tx, mails []*Mail) error {
 	for _, m := range mails {
 		if m.address != "" {
 			ids, events, orders, kinds, messages = append(ids, m.ID), append(events, m.EventID), append(orders, m.OrderID), append(kinds, m.Kind), append(messages, m.MessageID)
-			begun, unsent = append(begun, now), append(unsent, 0)
 			known[m.ID] = m
 		}
 	}
@@ -71,7 +68,7 @@ func begin(ctx context.Context, tx *db.Tx, mails []*Mail) error {
 		return err
 	}, db.Column{Name: "mail_id", Values: ids}, db.Column{Name: "event_id", Values: events}, db.Column{Name: "order_id", Values: orders},
 		db.Column{Name: "kind", Values: kinds}, db.Column{Name: "message_id", Values: messages},
-		db.Column{Name: "begun_at", Values: begun}, db.Column{Name: "sent_at", Values: unsent})
+		db.Column{Name: "sent_at", Values: db.SQL("0")}, db.Column{Name: "begun_at", Values: db.SQL("now_micros()")})
 	if err != nil {
 		return fmt.Errorf("begin mails: %w", err)
 	}

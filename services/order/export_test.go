@@ -20,7 +20,6 @@ var (
 	Migrations = migrations
 	Payloads   = payloads
 	OpenAPI    = openAPI
-	Insert     = insert
 )
 
 const (
@@ -44,9 +43,27 @@ func New(p Parts) *Service {
 
 func (s *Service) Register(in *inbox.Inbox) { s.register(in) }
 
-func (s *Service) Routes(keys *idempotency.Keys) map[string]http.HandlerFunc { return s.routes(keys) }
+func (s *Service) Routes(keys *idempotency.Keys) map[string]http.HandlerFunc {
+	return s.routes(idempotency.NewBatch(keys, s.place))
+}
 
-func (s *Service) Mux(keys *idempotency.Keys) *http.ServeMux { return s.mux(keys) }
+func (s *Service) Mux(keys *idempotency.Keys) *http.ServeMux {
+	return s.mux(idempotency.NewBatch(keys, s.place))
+}
+
+// Place places one order.
+func (s *Service) Place(ctx context.Context, tx *db.Tx, d Draft, idempotencyKey string) (*Order, error) {
+	p, err := newOrder(ctx, d, idempotencyKey)
+	if err != nil {
+		return nil, err
+	}
+	return p.order, s.place(ctx, tx, []*placing{p})
+}
+
+// Insert saves an order without its event.
+func Insert(ctx context.Context, tx *db.Tx, o *Order) error {
+	return insert(ctx, tx, []*placing{{order: o}})
+}
 
 func (s *Service) CancelAllOverdue(ctx context.Context) error { return s.cancelAllOverdue(ctx) }
 

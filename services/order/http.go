@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 
-	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/idempotency"
 	"example.com/keyline/pkg/outbox"
 	"example.com/keyline/pkg/service"
@@ -25,24 +24,27 @@ const (
 )
 
 // routes are the public routes by their patterns; openapi.yaml tells the same.
-func (s *Service) routes(keys *idempotency.Keys) map[string]http.HandlerFunc {
+func (s *Service) routes(intake *intake) map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"POST /v1/orders":             func(w http.ResponseWriter, r *http.Request) { s.servePlace(w, r, keys) },
+		"POST /v1/orders":             func(w http.ResponseWriter, r *http.Request) { s.servePlace(w, r, intake) },
 		"GET /v1/orders":              s.serveList,
 		"GET /v1/orders/{id}":         s.serveGet,
 		"POST /v1/orders/{id}/cancel": s.serveCancel,
 	}
 }
 
-func (s *Service) mux(keys *idempotency.Keys) *http.ServeMux {
+func (s *Service) mux(intake *intake) *http.ServeMux {
 	mux := http.NewServeMux()
-	for pattern, serve := range s.routes(keys) {
+	for pattern, serve := range s.routes(intake) {
 		mux.HandleFunc(pattern, serve)
 	}
 	return mux
 }
 
-func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, keys *idempotency.Keys) {
+// intake takes orders, many in one transaction when many come.
+type intake = idempotency.Batch[*placing]
+
+func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, in *intake) {
 	key, err := idempotency.ParseKey(r.Header.Get("Idempotency-Key"))
 	if err != nil {
 		s.fail(w, r, &service.Problem{Status: http.StatusBadRequest, Field: "Idempotency-Key", Detail: err.Error()})
@@ -54,22 +56,26 @@ func (s *Service) servePlace(w http.ResponseWriter, r *http.Request, keys *idemp
 		return
 	}
 	fingerprint := sha256.Sum256([]byte(text(d)))
-	answer, replayed, err := keys.Do(r.Context(), "POST /v1/orders "+key, fingerprint[:], func(ctx context.Context, tx *db.Tx) (idempotency.Answer, error) {
-		// Only now: a repeated request gets its answer whatever the load.
-		if reason := s.pressure.Load(); reason != nil {
-			return idempotency.Answer{}, &service.Problem{Status: http.StatusServiceUnavailable, Detail: "overloaded: " + *reason}
-		}
-		o, err := s.Place(ctx, tx, d, key)
-		if err != nil {
-			return idempotency.Answer{}, err
-		}
-		return idempotency.Answer{Status: http.StatusAccepted, Location: "/v1/orders/" + o.ID, Body: accepted(ctx, o)}, nil
-	})
+	var answer idempotency.Answer
+	p, refused := s.accept(r.Context(), d, key)
+	if refused == nil {
+		answer = idempotency.Answer{Status: http.StatusAccepted, Location: "/v1/orders/" + p.order.ID, Body: accepted(r.Context(), p.order)}
+	}
+	answer, replayed, err := in.Do(r.Context(), "POST /v1/orders "+key, fingerprint[:], p, answer, refused)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	answer.Write(w, replayed)
+}
+
+// accept makes an order of a request, unless there are too many. A repeated request gets its
+// answer all the same.
+func (s *Service) accept(ctx context.Context, d Draft, key string) (*placing, error) {
+	if reason := s.pressure.Load(); reason != nil {
+		return nil, &service.Problem{Status: http.StatusServiceUnavailable, Detail: "overloaded: " + *reason}
+	}
+	return newOrder(ctx, d, key)
 }
 
 // accepted is the body of a 202.

@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	every := func(pause time.Duration, what string, do func(context.Context) error) service.Part {
 		return service.Part{Name: what, Run: func(ctx context.Context) error { return service.Every(ctx, pause, a.Log, what, do) }}
 	}
-	return a.Run(ctx, s.mux(keys), openAPI,
+	return a.Run(ctx, s.mux(idempotency.NewBatch(keys, s.place)), openAPI,
 		every(time.Second, "cancel overdue orders", s.cancelAllOverdue),
 		every(500*time.Millisecond, "measure the load", s.measurePressure),
 		every(time.Minute, "remove expired keys", keys.Clean),

@@ -42,9 +42,16 @@ type Service struct {
 // change says that an order has changed, to those who wait for it in this process.
 type change struct{ orderID string }
 
-// Place takes an order in tx: the order and its event are there when tx commits, and
-// neither is if it does not. The error is a [*FieldError] if the draft is at fault.
-func (s *Service) Place(ctx context.Context, tx *db.Tx, d Draft, idempotencyKey string) (*Order, error) {
+// placing is an order on its way into the tables.
+type placing struct {
+	ctx    context.Context // of the request, for its trace
+	order  *Order
+	key    string // the request's idempotency key
+	placed event.Payload
+}
+
+// newOrder makes an order of a draft. The error is a [*FieldError] if the draft is at fault.
+func newOrder(ctx context.Context, d Draft, idempotencyKey string) (*placing, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
@@ -56,13 +63,21 @@ func (s *Service) Place(ctx context.Context, tx *db.Tx, d Draft, idempotencyKey 
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
 		o.Traceparent = string(event.Traceparent(sc))
 	}
-	if err := insert(ctx, tx, o); err != nil {
-		return nil, err
+	return &placing{ctx, o, idempotencyKey, placed}, nil
+}
+
+// place takes orders in tx: they and their events are there when tx commits, and nothing of them
+// is if it does not.
+func (s *Service) place(ctx context.Context, tx *db.Tx, all []*placing) error {
+	if err := insert(ctx, tx, all); err != nil {
+		return err
 	}
-	if err := s.outbox.Append(ctx, tx, o.Version, event.Because(o.ID, idempotencyKey), placed); err != nil {
-		return nil, err
+	for _, p := range all {
+		if err := s.outbox.Append(p.ctx, tx, p.order.Version, event.Because(p.order.ID, p.key), p.placed); err != nil {
+			return err
+		}
 	}
-	return o, nil
+	return nil
 }
 
 // Cancel cancels an order for its customer. Cancelling twice is the same as once. The

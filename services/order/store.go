@@ -38,12 +38,37 @@ func text(v any) string {
 	return string(b)
 }
 
-func insert(ctx context.Context, tx *db.Tx, o *Order) error {
-	_, err := tx.Exec(ctx, `insert into orders (`+columns+`, pending_since) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now_micros())`,
-		o.ID, o.CustomerID, o.CustomerEmail, o.Currency, text(o.Lines), o.TotalCents, o.Status, o.Reason, o.Version,
-		db.Micros(o.PlacedAt), text(o.History), o.Traceparent)
+func insert(ctx context.Context, tx *db.Tx, all []*placing) error {
+	texts := func(get func(*Order) string) []string {
+		v := make([]string, len(all))
+		for i, p := range all {
+			v[i] = get(p.order)
+		}
+		return v
+	}
+	numbers := func(get func(*Order) int64) []int64 {
+		v := make([]int64, len(all))
+		for i, p := range all {
+			v[i] = get(p.order)
+		}
+		return v
+	}
+	err := tx.InsertAll(ctx, "orders", "",
+		db.Column{Name: "order_id", Values: texts(func(o *Order) string { return o.ID })},
+		db.Column{Name: "customer_id", Values: texts(func(o *Order) string { return o.CustomerID })},
+		db.Column{Name: "customer_email", Values: texts(func(o *Order) string { return o.CustomerEmail })},
+		db.Column{Name: "currency", Values: texts(func(o *Order) string { return o.Currency })},
+		db.Column{Name: "lines", Values: texts(func(o *Order) string { return text(o.Lines) })},
+		db.Column{Name: "total_cents", Values: numbers(func(o *Order) int64 { return o.TotalCents })},
+		db.Column{Name: "status", Values: texts(func(o *Order) string { return string(o.Status) })},
+		db.Column{Name: "reason", Values: texts(func(o *Order) string { return o.Reason })},
+		db.Column{Name: "version", Values: numbers(func(o *Order) int64 { return o.Version })},
+		db.Column{Name: "placed_at", Values: numbers(func(o *Order) int64 { return db.Micros(o.PlacedAt) })},
+		db.Column{Name: "history", Values: texts(func(o *Order) string { return text(o.History) })},
+		db.Column{Name: "traceparent", Values: texts(func(o *Order) string { return o.Traceparent })},
+		db.Column{Name: "pending_since", Values: db.SQL("now_micros()")})
 	if err != nil {
-		return fmt.Errorf("insert order: %w", err)
+		return fmt.Errorf("insert orders: %w", err)
 	}
 	return nil
 }
