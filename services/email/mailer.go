@@ -46,6 +46,7 @@ type mailer struct {
 	tracer trace.Tracer
 	attrs  []attribute.KeyValue
 	broken broken
+	idle   idle
 }
 
 // sendTimeout bounds each of the four steps of a conversation with the mail server, so that
@@ -72,7 +73,7 @@ func newMailer(cfg SMTPConfig, tracer trace.Tracer) (*mailer, error) {
 	}
 	m.opts = []gomail.Option{
 		gomail.WithPort(port), gomail.WithTimeout(sendTimeout), gomail.WithTLSPolicy(policy),
-		// A connection carries one mail: there is nothing to check before it, or to reset after.
+		// What a connection carried before went well: there is nothing to check or to reset.
 		gomail.WithoutNoop(), gomail.WithoutRset(),
 	}
 	if cfg.Username != "" {
@@ -128,31 +129,45 @@ func (m *mailer) send(ctx context.Context, to, messageID string, l Letter) (err 
 	return m.deliver(ctx, messageID, msg)
 }
 
-// deliver has one conversation with the server, over a connection of its own that is closed
-// at the end, or when ctx ends.
+// deliver hands a mail to the server, over a connection that is cut when ctx ends.
 func (m *mailer) deliver(ctx context.Context, messageID string, msg *gomail.Msg) error {
+	for {
+		c, rested, err := m.connect(ctx)
+		if err != nil {
+			return inbox.Unavailable(fmt.Errorf("reach the mail server: %w", err))
+		}
+		keep := context.AfterFunc(ctx, c.cut)
+		err = c.client.SendWithSMTPClient(c.session, msg)
+		if keep() && err == nil {
+			m.idle.put(c)
+		} else {
+			c.cut()
+		}
+		if !rested || !unheard(err) {
+			return m.outcome(messageID, err)
+		}
+	}
+}
+
+// connect takes a connection that has carried a mail a moment ago, or makes one.
+func (m *mailer) connect(ctx context.Context) (c *connection, rested bool, err error) {
+	if c := m.idle.take(); c != nil {
+		return c, true, nil
+	}
+	c = &connection{}
 	// The library leaves a connection open whose first words have failed.
-	var wire net.Conn
 	dial := func(ctx context.Context, network, addr string) (_ net.Conn, err error) {
-		wire, err = m.dial(ctx, network, addr)
-		return wire, err
+		c.wire, err = m.dial(ctx, network, addr)
+		return c.wire, err
 	}
-	client, err := gomail.NewClient(m.host, append(slices.Clip(m.opts), gomail.WithDialContextFunc(dial))...)
-	if err != nil {
-		return err
+	if c.client, err = gomail.NewClient(m.host, append(slices.Clip(m.opts), gomail.WithDialContextFunc(dial))...); err != nil {
+		return nil, false, err
 	}
-	conn, err := client.DialToSMTPClientWithContext(ctx)
-	if wire != nil {
-		defer wire.Close()
-		defer context.AfterFunc(ctx, func() { wire.Close() })()
+	if c.session, err = c.client.DialToSMTPClientWithContext(ctx); err != nil {
+		c.cut()
+		return nil, false, err
 	}
-	if err != nil {
-		return inbox.Unavailable(fmt.Errorf("reach the mail server: %w", err))
-	}
-	err = client.SendWithSMTPClient(conn, msg)
-	// The mail is taken or not by now; a server that says no goodbye changes nothing.
-	_ = conn.Quit()
-	return m.outcome(messageID, err)
+	return c, false, nil
 }
 
 func (m *mailer) compose(to, messageID string, l Letter) (*gomail.Msg, error) {

@@ -35,5 +35,6 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s := &Service{db: a.DB, outbox: a.Outbox, mailer: m, log: a.Log}
 	s.register(a.Inbox)
+	defer m.idle.close()
 	return a.Run(ctx, s.mux(), openAPI)
 }
