@@ -39,7 +39,7 @@ func consumeWorks(ctx context.Context, r *rig) (works []work, err error) {
 			return nil, err
 		}
 		works = append(works, work{
-			name: "B4 consume, " + k.name, rate: true, n: r.plan.consumed,
+			name: "B4 consume, " + k.name, unit: unitRate, n: r.plan.consumed,
 			sides: []side{
 				{"keyline", "", c.wrapped},
 				{"raw kgo", ">= 0.30, moonshot 0.50", c.raw},

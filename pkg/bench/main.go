@@ -1,5 +1,6 @@
 // Bench measures what the shared packages cost beside the libraries they stand on, and prints
-// a table: B1 codec, B2 trace, B3 publish, B4 consume.
+// a table: B1 codec, B2 trace, B3 publish, B4 consume; and what a whole shop of three services takes
+// beside the same shop built otherwise: B8 orders settled per second, B9 from an order to its mail.
 //
 // It is a program and not a set of testing.B functions because a figure of one side alone says
 // little on a shared machine: all sides of a piece of work run in one process, in turn, ours
@@ -24,16 +25,22 @@ import (
 
 func main() {
 	var o options
+	shop := flag.String("shop", "", "be a shop of another run (used by the program itself)")
 	broker := flag.Bool("broker", false, "be the broker of another run (used by the program itself)")
 	flag.BoolVar(&o.quick, "quick", false, "one short round, nothing saved")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each piece of work")
 	flag.StringVar(&o.only, "only", "", "begin of the names of the works to run, such as B2; nothing saved")
+	flag.DurationVar(&o.open, "open", time.Minute, "how long each run of B9 places orders")
+	flag.StringVar(&o.profiles, "profiles", "", "folder for a profile of each shop's processor time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	run := o.run
-	if *broker {
+	switch {
+	case *broker:
 		run = serveBroker
+	case *shop != "":
+		run = func(ctx context.Context) error { return serveShop(ctx, *shop) }
 	}
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -42,9 +49,11 @@ func main() {
 }
 
 type options struct {
-	quick  bool
-	rounds int
-	only   string
+	quick    bool
+	rounds   int
+	only     string
+	open     time.Duration
+	profiles string
 }
 
 // run measures, prints and saves.
@@ -55,9 +64,9 @@ func (o options) run(ctx context.Context) error {
 	if err := checkSeams(); err != nil {
 		return err
 	}
-	p := plan{rounds: o.rounds, span: 100 * time.Millisecond, produced: 100_000, consumed: 200_000}
+	p := plan{rounds: o.rounds, span: 100 * time.Millisecond, produced: 100_000, consumed: 200_000, sagas: 3000, warm: 300, open: o.open}
 	if o.quick {
-		p = plan{rounds: 1, span: time.Millisecond, produced: 5_000, consumed: 5_000}
+		p = plan{rounds: 1, span: time.Millisecond, produced: 5_000, consumed: 5_000, sagas: 200, warm: 50, open: time.Second}
 	}
 	rep := report{Date: time.Now().UTC().Format(time.RFC3339), LoadBefore: load()}
 	var err error
@@ -68,6 +77,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rig.profiles = o.profiles
 	rep.Rows, err = o.measure(ctx, rig)
 	if err := errors.Join(err, rig.close()); err != nil {
 		return err
@@ -89,7 +99,7 @@ func (o options) run(ctx context.Context) error {
 var parts = []struct {
 	name  string
 	works func(context.Context, *rig) ([]work, error)
-}{{"B1", codecWorks}, {"B2", traceWorks}, {"B3", publishWorks}, {"B4", consumeWorks}}
+}{{"B1", codecWorks}, {"B2", traceWorks}, {"B3", publishWorks}, {"B4", consumeWorks}, {"B8", sagaWorks}, {"B9", latencyWorks}}
 
 func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
 	for _, part := range parts {

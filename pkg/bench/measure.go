@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -9,10 +10,11 @@ import (
 
 // work is what several sides do, ours first.
 type work struct {
-	name  string
-	rate  bool // compared by records per second of the clock, not by ns of the processor
-	n     int  // operations of one run; 0: as many as fill the plan's span
-	sides []side
+	name   string
+	unit   string // by what the sides are compared; ns of the processor if empty
+	n      int    // operations of one run; 0: as many as fill the plan's span
+	rounds int    // 0: the plan's
+	sides  []side
 }
 
 // side is one way to do a work.
@@ -43,9 +45,11 @@ var started = time.Now()
 // watch measures one run: what the clock, the processor and the allocator say of it.
 type watch struct {
 	rig           *rig // whose accounts are watched, too
+	client        int  // the process that does the work; 0: this one
 	began, ended  time.Time
-	busy, done    []time.Duration // of this process, and of each account
+	busy, done    []time.Duration // of this process, of the client, and of each account
 	before, after runtime.MemStats
+	sagas         sagas // what became of the customers' orders, in B8 and B9
 }
 
 func (w *watch) start() {
@@ -60,7 +64,7 @@ func (w *watch) stop() {
 
 // times is what everybody has used of the processors so far.
 func (w *watch) times() []time.Duration {
-	all := []time.Duration{cpuTime()}
+	all := []time.Duration{cpuTime(), treeTime(w.client)}
 	if w.rig != nil {
 		for _, a := range w.rig.accounts {
 			all = append(all, treeTime(a.pid))
@@ -69,11 +73,13 @@ func (w *watch) times() []time.Duration {
 	return all
 }
 
-// sample is one run, per operation; wall and cpu in ns, the latter of this process, and others
-// those of the rig's accounts.
+// sample is one run, per operation; wall and cpu in ns, the latter of the process that does the
+// work, driver of this one if another does, and others those of the rig's accounts.
 type sample struct {
 	wall, cpu, allocs, bytes float64
+	driver                   float64
 	others                   [maxAccounts]float64
+	sagas                    sagas
 }
 
 // maxAccounts is how many processes of others are watched: a broker and a database.
@@ -85,9 +91,14 @@ func (w *watch) sample(n int) sample {
 		cpu:    float64(w.done[0]-w.busy[0]) / float64(n),
 		allocs: float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
 		bytes:  float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
+		sagas:  w.sagas,
 	}
-	for i := range w.done[1:] {
-		s.others[i] = float64(w.done[1+i]-w.busy[1+i]) / float64(n)
+	if w.client != 0 { // whose allocations nobody counts
+		s.driver, s.cpu = s.cpu, float64(w.done[1]-w.busy[1])/float64(n)
+		s.allocs, s.bytes = 0, 0
+	}
+	for i := range w.done[2:] {
+		s.others[i] = float64(w.done[2+i]-w.busy[2+i]) / float64(n)
 	}
 	return s
 }
@@ -98,7 +109,10 @@ type plan struct {
 	span     time.Duration // of one run of a work without n
 	produced int           // records of one run
 	consumed int
-	rig      *rig // whose accounts are watched; nil watches this process alone
+	sagas    int           // of one run
+	warm     int           // sagas before it
+	open     time.Duration // of one run with a fixed rate
+	rig      *rig          // whose accounts are watched; nil watches this process alone
 }
 
 // measure returns a row for each of the other sides. Ours runs before and after them in every
@@ -112,7 +126,7 @@ func (p plan) measure(ctx context.Context, w work) ([]row, error) {
 		}
 	}
 	samples := make([][]sample, len(w.sides)) // of each side, by round
-	for range p.rounds {
+	for range cmp.Or(w.rounds, p.rounds) {
 		for i := range w.sides {
 			s, err := p.once(ctx, w.sides[i], n[i])
 			if err != nil {

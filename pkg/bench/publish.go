@@ -38,7 +38,7 @@ func publishWorks(ctx context.Context, r *rig) (works []work, err error) {
 			return nil, fmt.Errorf("%s: %w", k.name, err)
 		}
 		works = append(works, work{
-			name: "B3 publish, " + k.name, rate: true, n: r.plan.produced,
+			name: "B3 publish, " + k.name, unit: unitRate, n: r.plan.produced,
 			sides: []side{
 				p.side("keyline", "", p.wrapped),
 				p.side("raw kgo", ">= 0.60, moonshot 0.85", p.raw),

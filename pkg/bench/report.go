@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -87,10 +88,37 @@ func (r report) text(before *report) string {
 
 // told is a rate with the processor's time beside it, or that time alone.
 func (w row) told(f figure) string {
-	if w.Unit == unitRate {
+	switch w.Unit {
+	case unitRate:
 		return fmt.Sprintf("%.0f k/s, %.1f us", f.Rate/1e3, f.CPU/1e3)
+	case unitSagas:
+		return fmt.Sprintf("%.0f/s, %s", f.Rate, f.perThousand()) + f.Sagas.faults()
+	case unitLate:
+		return fmt.Sprintf("%.1f / %.1f / %.0f ms", f.Sagas.P50, f.Sagas.P99, f.Sagas.Max) + f.Sagas.faults()
 	}
 	return fmt.Sprintf("%.0f ns", f.CPU)
+}
+
+// perThousand is the processor's time of a thousand operations, by process.
+func (f figure) perThousand() string {
+	said := fmt.Sprintf("%.2f", f.CPU/1e6)
+	for _, name := range slices.Sorted(maps.Keys(f.Others)) {
+		said += fmt.Sprintf(" + %s %.2f", name, f.Others[name]/1e6)
+	}
+	return said + " CPU s per 1,000"
+}
+
+// faults is what went wrong; empty if nothing did.
+func (s sagas) faults() (said string) {
+	for _, one := range []struct {
+		n    int
+		what string
+	}{{s.Lost, "lost"}, {s.Doubled, "doubled"}, {s.Refused, "refused"}} {
+		if one.n > 0 {
+			said += fmt.Sprintf(", %d %s", one.n, one.what)
+		}
+	}
+	return said
 }
 
 // count drops what one-time costs add to a figure per operation.

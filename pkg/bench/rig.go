@@ -30,6 +30,9 @@ type rig struct {
 	postgres  string // DATABASE_URL; empty if there is none
 	databases int    // the number of the last one
 	accounts  []account
+
+	shops    int    // the number of the last one
+	profiles string // the folder for profiles of the shops; empty for none
 }
 
 // account is a process beside this one that works for it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -30,29 +31,37 @@ type row struct {
 // figure is the medians of one side, per operation.
 type figure struct {
 	Rate   float64 `json:"rate"` // operations per second of the clock
-	CPU    float64 `json:"cpu"`  // ns of the processor, all threads of the process
+	CPU    float64 `json:"cpu"`  // ns of the processor, all threads of the process that does the work
 	Allocs float64 `json:"allocs"`
 	Bytes  float64 `json:"bytes"`
+	// Sagas is what became of orders, where those are measured.
+	Sagas *sagas `json:"sagas,omitempty"`
 	// Others is ns of the processor in other processes, by the name of their account.
 	Others map[string]float64 `json:"others,omitempty"`
 }
 
 // Units in which the sides of a work are compared.
 const (
-	unitRate = "rec/s"
-	unitCPU  = "ns"
+	unitRate  = "rec/s"
+	unitCPU   = "ns"
+	unitSagas = "sagas/s"
+	unitLate  = "ms" // from the order to its mail, the 99th percentile
 )
 
-// rows compares the first side with each of the others. samples has each side's rounds.
+// rows compares the first side with each of the others, or with itself if there are none.
+// samples has each side's rounds.
 //
 // What one goroutine does in memory is compared by the processor's time, which says the same
 // on a machine that others use as well. What waits for a broker is compared by the clock.
 func (w work) rows(samples [][]sample, accounts []account) (rows []row) {
-	unit, time := unitCPU, func(s sample) float64 { return s.cpu }
-	if w.rate {
-		unit, time = unitRate, func(s sample) float64 { return s.wall }
+	unit, time := cmp.Or(w.unit, unitCPU), func(s sample) float64 { return s.wall }
+	switch unit {
+	case unitCPU:
+		time = func(s sample) float64 { return s.cpu }
+	case unitLate:
+		time = func(s sample) float64 { return s.sagas.P99 }
 	}
-	for i := 1; i < len(samples); i++ {
+	for i := min(1, len(samples)-1); i < len(samples); i++ {
 		ratios := make([]float64, len(samples[i]))
 		for round, s := range samples[i] {
 			ratios[round] = time(s) / time(samples[0][round])
@@ -81,14 +90,19 @@ func medians(samples []sample, accounts []account) figure {
 		Allocs: of(func(s sample) float64 { return s.allocs }),
 		Bytes:  of(func(s sample) float64 { return s.bytes }),
 	}
+	f.Others = map[string]float64{}
 	for i, a := range accounts {
 		if a.pid != 0 {
-			if f.Others == nil {
-				f.Others = map[string]float64{}
-			}
 			f.Others[a.name] = of(func(s sample) float64 { return s.others[i] })
 		}
 	}
+	if driver := of(func(s sample) float64 { return s.driver }); driver > 0 {
+		f.Others["driver"] = driver
+	}
+	if len(f.Others) == 0 {
+		f.Others = nil
+	}
+	f.Sagas = allSagas(samples)
 	return f
 }
 
@@ -126,8 +140,19 @@ func spread(v []float64) float64 {
 
 func mean(a, b sample) sample {
 	m := sample{wall: (a.wall + b.wall) / 2, cpu: (a.cpu + b.cpu) / 2, allocs: (a.allocs + b.allocs) / 2, bytes: (a.bytes + b.bytes) / 2}
+	m.driver, m.sagas = (a.driver+b.driver)/2, a.sagas.and(b.sagas)
 	for i := range m.others {
 		m.others[i] = (a.others[i] + b.others[i]) / 2
 	}
 	return m
+}
+
+// percentile is the value that p percent of all values do not exceed: the nearest rank, so that
+// it is one of them. It is NaN of nothing.
+func percentile(v []float64, p float64) float64 {
+	if len(v) == 0 {
+		return math.NaN()
+	}
+	v = slices.Sorted(slices.Values(v))
+	return v[max(0, int(math.Ceil(p/100*float64(len(v))))-1)]
 }

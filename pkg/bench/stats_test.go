@@ -72,7 +72,7 @@ func TestWork_rows(t *testing.T) {
 	t.Run("a rate is compared by the clock", func(t *testing.T) {
 		t.Parallel()
 		w, want := w, want
-		w.rate, want.Unit, want.Ratio = true, unitRate, 4
+		w.unit, want.Unit, want.Ratio = unitRate, unitRate, 4
 		if diff := cmp.Diff([]row{want}, w.rows(samples, nil)); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
@@ -100,7 +100,7 @@ func TestPlan_measure(t *testing.T) {
 				return nil
 			}}
 		}
-		w := work{name: "work", rate: true, n: 1, sides: []side{note("a"), note("b"), note("c")}}
+		w := work{name: "work", unit: unitRate, n: 1, sides: []side{note("a"), note("b"), note("c")}}
 		rows, err := plan{rounds: 2}.measure(t.Context(), w)
 		if err != nil || len(rows) != 2 {
 			t.Fatalf("measure: %d rows, %v, want 2", len(rows), err)
