@@ -84,7 +84,7 @@ func commit(ctx context.Context) string {
 
 // measured are the libraries whose version matters to a figure.
 var measured = []string{
-	"github.com/IBM/sarama", "github.com/ThreeDotsLabs/watermill-kafka/v3", "github.com/hamba/avro/v2",
+	"github.com/IBM/sarama", "github.com/ThreeDotsLabs/watermill-kafka/v3", "github.com/ThreeDotsLabs/watermill-sql/v4", "github.com/jackc/pgx/v5", "github.com/hamba/avro/v2",
 	"github.com/linkedin/goavro/v2", "github.com/twmb/avro", "github.com/twmb/franz-go",
 	"github.com/twmb/franz-go/pkg/kfake", "github.com/twmb/franz-go/plugin/kotel", "go.opentelemetry.io/otel/sdk",
 }

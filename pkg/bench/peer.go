@@ -71,17 +71,18 @@ type peerOrder struct {
 	id, key string
 }
 
-func insertOrder(ctx context.Context, q querier, o peerOrder) error {
+// insertOrder reports whether the order was written: not, if its key must be and is not unique.
+func insertOrder(ctx context.Context, q querier, o peerOrder) (placed bool, err error) {
 	var total int64
 	for _, l := range o.Lines {
 		total += int64(l.Quantity) * l.UnitPriceCents
 	}
-	_, err := q.Exec(ctx, `insert into orders (order_id, customer_id, customer_email, currency, lines, total_cents, status, placed_at, idempotency_key)
-		values ($1, $2, $3, $4, $5, $6, 'pending', now(), $7)`, o.id, o.CustomerID, o.CustomerEmail, o.Currency, o.Lines, total, o.key)
+	tag, err := q.Exec(ctx, `insert into orders (order_id, customer_id, customer_email, currency, lines, total_cents, status, placed_at, idempotency_key)
+		values ($1, $2, $3, $4, $5, $6, 'pending', now(), $7) on conflict do nothing`, o.id, o.CustomerID, o.CustomerEmail, o.Currency, o.Lines, total, o.key)
 	if err != nil {
-		return fmt.Errorf("insert an order: %w", err)
+		return false, fmt.Errorf("insert an order: %w", err)
 	}
-	return nil
+	return tag.RowsAffected() > 0, nil
 }
 
 // errShort is the error of an order that would have to be rejected.

@@ -55,7 +55,7 @@ func servePlain(ctx context.Context, cfg shopConfig, opened func(shopAddrs)) err
 	group.Go(func() error { return mails.consume(ctx, p.onConfirmed) })
 	group.Go(func() error {
 		return servePeer(ctx, inventory.pool, opened, func(ctx context.Context, o peerOrder) (string, error) {
-			if err := insertOrder(ctx, orders.pool, o); err != nil {
+			if _, err := insertOrder(ctx, orders.pool, o); err != nil {
 				return "", err
 			}
 			return o.id, orders.produce(ctx, p.topics.orders, o.id, "OrderPlaced", placedEvent{o.id, o.Lines})

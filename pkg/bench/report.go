@@ -22,6 +22,8 @@ type report struct {
 	LoadBefore string  `json:"load_before"`
 	LoadAfter  string  `json:"load_after"`
 	Rows       []row   `json:"rows"`
+	// Shops are the settings of the shops in it, by their names.
+	Shops map[string]string `json:"shops,omitempty"`
 }
 
 // lastReport is the one that was saved last; nil if there is none.
@@ -75,11 +77,17 @@ func (r report) text(before *report) string {
 	for _, w := range r.Rows {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t%.0f %%\t%s\t%s\n",
 			w.Work, w.told(w.Ours), w.Peer, w.told(w.Theirs), w.Ratio,
-			count(w.Ours.Allocs), count(w.Theirs.Allocs), count(w.Ours.Bytes), count(w.Theirs.Bytes), w.Rounds, 100*w.Spread, w.Gate, w.Bound)
+			w.count(w.Ours.Allocs), w.count(w.Theirs.Allocs), w.count(w.Ours.Bytes), w.count(w.Theirs.Bytes), w.Rounds, 100*w.Spread, w.Gate, w.Bound)
 	}
 	t.Flush()
 	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk.")
 	b.WriteString("\nratio: how many times as fast ours is, the median of the rounds; spread: from the lowest round to the highest.\n")
+	if len(r.Shops) > 0 {
+		b.WriteString("orders to mails: p50 / p99 / max, from when an order had to be placed; their ratio is that of the p99. driver: the customers and the mail server.\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Shops)) {
+		fmt.Fprintf(&b, "%s: %s.\n", name, r.Shops[name])
+	}
 	if before != nil {
 		b.WriteString(r.changes(*before))
 	}
@@ -99,13 +107,17 @@ func (w row) told(f figure) string {
 	return fmt.Sprintf("%.0f ns", f.CPU)
 }
 
-// perThousand is the processor's time of a thousand operations, by process.
+// perThousand is the processor's time of a thousand operations, in all and by process; that of the
+// customers is none of it.
 func (f figure) perThousand() string {
-	said := fmt.Sprintf("%.2f", f.CPU/1e6)
+	all, parts := f.CPU, fmt.Sprintf("shop %.2f", f.CPU/1e6)
 	for _, name := range slices.Sorted(maps.Keys(f.Others)) {
-		said += fmt.Sprintf(" + %s %.2f", name, f.Others[name]/1e6)
+		if name != driver {
+			all += f.Others[name]
+		}
+		parts += fmt.Sprintf(", %s %.2f", name, f.Others[name]/1e6)
 	}
-	return said + " CPU s per 1,000"
+	return fmt.Sprintf("%.2f CPU s per 1,000 (%s)", all/1e6, parts)
 }
 
 // faults is what went wrong; empty if nothing did.
@@ -119,6 +131,14 @@ func (s sagas) faults() (said string) {
 		}
 	}
 	return said
+}
+
+// count is - where another process allocates.
+func (w row) count(n float64) string {
+	if w.Ours.Sagas != nil {
+		return "-"
+	}
+	return count(n)
 }
 
 // count drops what one-time costs add to a figure per operation.

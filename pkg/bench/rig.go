@@ -31,8 +31,9 @@ type rig struct {
 	databases int    // the number of the last one
 	accounts  []account
 
-	shops    int    // the number of the last one
-	profiles string // the folder for profiles of the shops; empty for none
+	shops    int      // the number of the last one
+	only     []string // the names of those that are asked for; empty for all
+	profiles string   // the folder for profiles of the shops; empty for none
 }
 
 // account is a process beside this one that works for it.

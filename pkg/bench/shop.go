@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,15 +20,63 @@ import (
 // what its clients and the mail server cost is not on its account.
 type shopKind struct {
 	name       string
-	partitions int  // of the topics that are made for it; 0: it has topics of its own
-	postgres   bool // it runs on no other database
+	partitions int // of the topics that are made for it; 0: it has topics of its own
+	// settings are what a reader of its figures has to know.
+	settings string
 	// serve runs it until ctx ends; opened is called once it takes orders.
 	serve func(ctx context.Context, cfg shopConfig, opened func(shopAddrs)) error
 }
 
+// ours is the shop whose every order is checked; it is the one that runs on SQLite as well.
+func (k shopKind) ours() bool { return k.partitions == 0 }
+
 var shopKinds = []shopKind{
-	{"keyline", 0, false, serveKeyline},
-	{"plain franz-go", partitions, true, servePlain},
+	{"keyline", 0, "as deployed, but that orders go straight to the order service; 1 % of the traces recorded, none exported", serveKeyline},
+	{"plain franz-go", partitions, "no outbox, no inbox, no idempotency key; produces after the commit without waiting; a goroutine per partition", servePlain},
+	{"watermill", watermillPartitions, fmt.Sprintf("watermill-kafka and watermill-sql: outbox forwarders (queue adapter, %d per service, polling every %s, %d rows at a time), inbox rows, %d partitions",
+		watermillShards, watermillPoll, watermillBatch, watermillPartitions), serveWatermill},
+}
+
+// findShop returns the kind of that name.
+func findShop(name string) (shopKind, error) {
+	i := slices.IndexFunc(shopKinds, func(k shopKind) bool { return k.name == name })
+	if i < 0 {
+		return shopKind{}, fmt.Errorf("no shop is called %q", name)
+	}
+	return shopKinds[i], nil
+}
+
+// shopNames splits a list with commas.
+func shopNames(list string) (names []string, err error) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name == "" {
+			continue
+		}
+		if _, err := findShop(name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// shopSettings are those of the shops in a report; none if it is about other things.
+func shopSettings(rows []row) map[string]string {
+	var settings map[string]string
+	for _, w := range rows {
+		if w.Ours.Sagas == nil {
+			continue
+		}
+		if settings == nil {
+			settings = map[string]string{}
+		}
+		for _, k := range shopKinds {
+			if k.ours() || k.name == w.Peer {
+				settings[k.name] = k.settings
+			}
+		}
+	}
+	return settings
 }
 
 // shopConfig is what a shop's process is told, as the first line of its input.
@@ -45,14 +95,9 @@ type shopAddrs struct{ Orders, Stock string }
 
 // serveShop is the process of a shop. It ends with its input.
 func serveShop(ctx context.Context, name string) error {
-	var kind *shopKind
-	for i := range shopKinds {
-		if shopKinds[i].name == name {
-			kind = &shopKinds[i]
-		}
-	}
-	if kind == nil {
-		return fmt.Errorf("no shop is called %q", name)
+	kind, err := findShop(name)
+	if err != nil {
+		return err
 	}
 	in := bufio.NewReader(os.Stdin)
 	line, err := in.ReadBytes('\n')

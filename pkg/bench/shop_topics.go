@@ -22,9 +22,9 @@ func (b *broker) prepare(ctx context.Context, kind shopKind, prefix string) (tid
 	for _, t := range schemas.Topics() {
 		topic, service, dead := schemas.DeadLetters(t.Name)
 		switch {
-		case kind.partitions == 0 && dead:
+		case kind.ours() && dead:
 			gone = append(gone, inbox.DeadLetterTopic(topic, prefix+"-"+service)) // the shop makes it
-		case kind.partitions == 0:
+		case kind.ours():
 			topics = append(topics, kafka.Topic(t))
 		case !dead:
 			name := prefix + "-" + t.Name
@@ -33,7 +33,7 @@ func (b *broker) prepare(ctx context.Context, kind shopKind, prefix string) (tid
 		}
 	}
 	tidy = func() error { return b.remove(context.WithoutCancel(ctx), prefix, gone) }
-	if err := kafka.Provision(ctx, kafka.Config{Brokers: []string{b.addr}}, topics); err != nil || kind.partitions != 0 {
+	if err := kafka.Provision(ctx, kafka.Config{Brokers: []string{b.addr}}, topics); err != nil || !kind.ours() {
 		return tidy, err
 	}
 	for name, service := range schemas.Services() {

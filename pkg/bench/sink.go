@@ -14,6 +14,7 @@ import (
 type sink struct {
 	listener net.Listener
 	serving  sync.WaitGroup
+	patience time.Duration // after the last mail, until those that are missing count as lost
 
 	mu      sync.Mutex
 	conns   map[net.Conn]bool
@@ -35,7 +36,7 @@ func startSink() (*sink, error) {
 		return nil, err
 	}
 	s := &sink{
-		listener: ln, conns: map[net.Conn]bool{}, mails: map[string]*arrival{}, missing: map[string]bool{}, settled: make(chan struct{}, 1),
+		listener: ln, patience: lostAfter, conns: map[net.Conn]bool{}, mails: map[string]*arrival{}, missing: map[string]bool{}, settled: make(chan struct{}, 1),
 	}
 	s.serving.Go(s.accept)
 	return s, nil
@@ -168,22 +169,22 @@ func (s *sink) tell() {
 	}
 }
 
-// lostAfter is how long no mail has to come until those that are missing count as lost.
+// lostAfter is the patience for mails.
 const lostAfter = 20 * time.Second
 
 // await returns once no mail is missing, or the rest is given up.
 func (s *sink) await(ctx context.Context) error {
-	look := time.NewTicker(lostAfter / 10)
+	look := time.NewTicker(s.patience / 10)
 	defer look.Stop()
 	began := time.Now()
 	for {
 		s.mu.Lock()
 		n, quiet := len(s.missing), min(time.Since(s.last), time.Since(began))
-		if n > 0 && quiet > lostAfter {
+		if n > 0 && quiet > s.patience {
 			clear(s.missing)
 		}
 		s.mu.Unlock()
-		if n == 0 || quiet > lostAfter {
+		if n == 0 || quiet > s.patience {
 			return nil
 		}
 		select {

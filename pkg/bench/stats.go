@@ -40,6 +40,9 @@ type figure struct {
 	Others map[string]float64 `json:"others,omitempty"`
 }
 
+// driver is the account of this process where another one does the work.
+const driver = "driver"
+
 // Units in which the sides of a work are compared.
 const (
 	unitRate  = "rec/s"
@@ -96,8 +99,8 @@ func medians(samples []sample, accounts []account) figure {
 			f.Others[a.name] = of(func(s sample) float64 { return s.others[i] })
 		}
 	}
-	if driver := of(func(s sample) float64 { return s.driver }); driver > 0 {
-		f.Others["driver"] = driver
+	if own := of(func(s sample) float64 { return s.driver }); own > 0 {
+		f.Others[driver] = own
 	}
 	if len(f.Others) == 0 {
 		f.Others = nil
