@@ -177,11 +177,11 @@ func (r *rig) startShop(ctx context.Context, kind shopKind, smtp string) (_ *sho
 			err = s.explain(errors.Join(err, s.stop()))
 		}
 	}()
-	drop := func() error { return nil }
-	if cfg.Database, drop, err = r.newDatabase(ctx); err != nil {
+	database, drop, err := r.newDatabase(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s.undo = append(s.undo, drop)
+	cfg.Database, s.undo = database, append(s.undo, drop)
 	tidy, err := r.broker.prepare(ctx, kind, cfg.Prefix)
 	s.undo = append(s.undo, tidy)
 	if err != nil {

@@ -82,16 +82,17 @@ func (s *sink) converse(conn net.Conn) error {
 		_, err := conn.Write([]byte(text + "\r\n"))
 		return err
 	}
-	for err := say("220 sink"); ; {
-		if err != nil {
-			return err
-		}
+	if err := say("220 sink"); err != nil {
+		return err
+	}
+	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil || len(line) < 4 {
 			return err
 		}
-		answer := "250 ok"
 		switch string(bytes.ToUpper(line[:4])) {
+		case "QUIT":
+			return say("221 bye")
 		case "DATA":
 			if err := say("354 go on"); err != nil {
 				return err
@@ -99,10 +100,10 @@ func (s *sink) converse(conn net.Conn) error {
 			if err := s.read(r); err != nil {
 				return err
 			}
-		case "QUIT":
-			return say("221 bye")
 		}
-		err = say(answer)
+		if err := say("250 ok"); err != nil {
+			return err
+		}
 	}
 }
 
