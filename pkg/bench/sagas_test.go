@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +17,56 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// TestMain lets the test binary be a broker or a shop, as the program itself does.
+func TestMain(m *testing.M) {
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 1 && args[0] == "-broker":
+		err = serveBroker(context.Background())
+	case len(args) == 2 && args[0] == "-shop":
+		err = serveShop(context.Background(), args[1])
+	default:
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// Our shop as it is measured, on an embedded broker and SQLite.
+func TestSagaWorks(t *testing.T) {
+	t.Setenv("KAFKA_BROKERS", "")
+	t.Setenv("DATABASE_URL", "")
+	r, err := newRig(t.Context(), plan{rounds: 1, sagas: 20, warm: 5, open: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	r.only = []string{"keyline"}
+	sagas, err := sagaWorks(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := latencyWorks(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []work{sagas[0], late[0]} {
+		rows, err := r.plan.measure(t.Context(), w)
+		if err != nil {
+			t.Fatalf("%s: %v", w.name, err)
+		}
+		if got := rows[0].Ours; got.Sagas.P50 <= 0 || got.Rate <= 0 || got.Sagas.Lost > 0 {
+			t.Errorf("%s: %+v, %+v", w.name, got, got.Sagas)
+		}
+	}
+}
 
 func TestPercentile(t *testing.T) {
 	t.Parallel()

@@ -167,7 +167,7 @@ func (t *tail) Write(p []byte) (int, error) {
 // to smtp. stop ends it and removes what was made for it.
 func (r *rig) startShop(ctx context.Context, kind shopKind, smtp string) (_ *shop, err error) {
 	r.shops++
-	cfg := shopConfig{Broker: r.broker.addr, SMTP: smtp, Prefix: fmt.Sprintf("bench-%d-%d", os.Getpid(), r.shops)}
+	cfg := shopConfig{Broker: r.broker.addr, SMTP: smtp, Prefix: fmt.Sprintf("shop-%d-%d", os.Getpid(), r.shops)}
 	if r.profiles != "" {
 		cfg.Profile = filepath.Join(r.profiles, fmt.Sprintf("%s-%d.prof", kind.name, r.shops))
 	}
@@ -222,9 +222,9 @@ func (s *shop) start(name string, cfg shopConfig) error {
 	return nil
 }
 
-// explain adds what a shop that has stopped has said, to an error.
+// explain adds what a shop that has stopped has said, to an error that may be its fault.
 func (s *shop) explain(err error) error {
-	if err == nil || len(s.said) == 0 {
+	if err == nil || errors.Is(err, context.Canceled) || len(s.said) == 0 {
 		return err
 	}
 	return fmt.Errorf("%w; at the end it said:\n%s", err, s.said)
