@@ -33,7 +33,7 @@ func (k shopKind) ours() bool { return k.partitions == 0 }
 var shopKinds = []shopKind{
 	{"keyline", 0, "as deployed, but that orders go straight to the order service; 1 % of the traces recorded, none exported", serveKeyline},
 	{"plain franz-go", partitions, "no outbox, no inbox, no idempotency key; produces after the commit without waiting; a goroutine per partition", servePlain},
-	{"watermill", watermillPartitions, fmt.Sprintf("watermill-kafka and watermill-sql: outbox forwarders (queue adapter, %d per service, polling every %s, %d rows at a time), inbox rows, %d partitions",
+	{"watermill", watermillPartitions, fmt.Sprintf("watermill-kafka and watermill-sql: outbox forwarders (default adapter, %d per service, polling every %s, %d rows at a time), inbox rows, %d partitions",
 		watermillShards, watermillPoll, watermillBatch, watermillPartitions), serveWatermill},
 }
 

@@ -20,9 +20,8 @@ import (
 )
 
 // How Watermill is set, as by somebody who knows it; by default a forwarder that has found nothing
-// looks again after a second. The outbox is the queue adapter, which reads and deletes rows: the other
-// one keeps them all, and finds the next among ever more. (Stopped in the middle of a batch, the
-// queue adapter deletes what was not published yet. The shop is not stopped here before it is done.)
+// looks again after a second. The outbox is the default adapter, which is as fast here as the queue
+// adapter, and does not delete what was not published yet when it is stopped.
 const (
 	// watermillPartitions is more than ours, for a subscriber works on one record per partition.
 	watermillPartitions = 12
@@ -49,7 +48,7 @@ type watermillShop struct {
 	topics peerTopics
 	mailer *peerMailer
 	log    watermill.LoggerAdapter
-	schema watermillsql.PostgreSQLQueueSchema // of the outboxes
+	schema watermillsql.DefaultPostgreSQLSchema // of the outboxes
 }
 
 // watermillService is one of its three services.
@@ -62,7 +61,7 @@ type watermillService struct {
 func serveWatermill(ctx context.Context, cfg shopConfig, opened func(shopAddrs)) error {
 	w := &watermillShop{
 		cfg, topicsOf(cfg), newPeerMailer(cfg.SMTP), watermill.NewStdLogger(false, false),
-		watermillsql.PostgreSQLQueueSchema{SubscribeBatchSize: watermillBatch},
+		watermillsql.DefaultPostgreSQLSchema{SubscribeBatchSize: watermillBatch},
 	}
 	var services []*watermillService
 	for _, name := range []string{"order", "inventory", "email"} {
@@ -124,7 +123,7 @@ func (s *watermillService) forward(ctx context.Context, group *errgroup.Group) e
 	}
 	for shard := range watermillShards {
 		sub, err := watermillsql.NewSubscriber(watermillsql.BeginnerFromPgx(s.pool), watermillsql.SubscriberConfig{
-			PollInterval: watermillPoll, InitializeSchema: true, SchemaAdapter: s.schema, OffsetsAdapter: watermillsql.PostgreSQLQueueOffsetsAdapter{DeleteOnAck: true},
+			PollInterval: watermillPoll, InitializeSchema: true, SchemaAdapter: s.schema, OffsetsAdapter: watermillsql.DefaultPostgreSQLOffsetsAdapter{},
 		}, s.log)
 		if err != nil {
 			return err
