@@ -103,6 +103,11 @@ func (c *customers) visit(ctx context.Context, kind shopKind, first, all []*purc
 		return err
 	}
 	w.stop()
+	if kind.ours() {
+		if err := c.broker.alone(ctx, s.prefix); err != nil {
+			return err
+		}
+	}
 	if err := s.stop(); err != nil { // it sends no mail any more
 		return err
 	}

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/keyline/schemas"
 )
 
 // TestMain lets the test binary be a broker or a shop, as the program itself does.
@@ -65,6 +68,28 @@ func TestSagaWorks(t *testing.T) {
 		if got := rows[0].Ours; got.Sagas.P50 <= 0 || got.Rate <= 0 || got.Sagas.Lost > 0 {
 			t.Errorf("%s: %+v, %+v", w.name, got, got.Sagas)
 		}
+	}
+
+	if err := r.broker.alone(t.Context(), "mine"); err != nil {
+		t.Errorf("a shop that has closed is in the way: %v", err)
+	}
+	joined := make(chan struct{}, 1)
+	other, err := kgo.NewClient(kgo.SeedBrokers(r.broker.addr), kgo.ConsumerGroup("theirs-email"), kgo.ConsumeTopics(schemas.TopicOrders),
+		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { joined <- struct{}{} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	select {
+	case <-joined:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the other shop does not open")
+	}
+	if err := r.broker.alone(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "theirs-email") {
+		t.Errorf("beside another shop: %v, want an error that names its group", err)
+	}
+	if err := r.broker.alone(t.Context(), "theirs"); err != nil {
+		t.Errorf("the shop's own group is in its way: %v", err)
 	}
 }
 

@@ -143,9 +143,10 @@ func profile(file string) (stop func() error, err error) {
 // shop is a shop's process, as its parent sees it.
 type shop struct {
 	shopAddrs
-	pid  int
-	said tail           // on its standard error
-	undo []func() error // the last first
+	prefix string // of its groups
+	pid    int
+	said   tail           // on its standard error
+	undo   []func() error // the last first
 }
 
 // stopPatience is how long a shop may take to stop.
@@ -171,7 +172,7 @@ func (r *rig) startShop(ctx context.Context, kind shopKind, smtp string) (_ *sho
 	if r.profiles != "" {
 		cfg.Profile = filepath.Join(r.profiles, fmt.Sprintf("%s-%d.prof", kind.name, r.shops))
 	}
-	s := &shop{}
+	s := &shop{prefix: cfg.Prefix}
 	defer func() {
 		if err != nil {
 			err = s.explain(errors.Join(err, s.stop()))

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/keyline/pkg/inbox"
@@ -14,8 +16,8 @@ import (
 // prepare makes a shop's topics, and what sets its groups to where its own records begin. tidy
 // removes what is left of it, once it has stopped.
 //
-// Ours has topics of fixed names, which stay: another shop may use the broker. So its groups
-// begin at the topics' ends.
+// Ours has topics of fixed names, which stay: they may be somebody's. So its groups begin at the
+// topics' ends, and no other shop may be open meanwhile: each would answer the other's orders.
 func (b *broker) prepare(ctx context.Context, kind shopKind, prefix string) (tidy func() error, err error) {
 	var topics []kafka.Topic
 	gone := []string{} // afterwards
@@ -36,6 +38,9 @@ func (b *broker) prepare(ctx context.Context, kind shopKind, prefix string) (tid
 	if err := kafka.Provision(ctx, kafka.Config{Brokers: []string{b.addr}}, topics); err != nil || !kind.ours() {
 		return tidy, err
 	}
+	if err := b.alone(ctx, prefix); err != nil {
+		return tidy, err
+	}
 	for name, service := range schemas.Services() {
 		ends, err := b.admin.ListEndOffsets(ctx, service.Consumes...)
 		if err == nil {
@@ -51,6 +56,20 @@ func (b *broker) prepare(ctx context.Context, kind shopKind, prefix string) (tid
 	return tidy, nil
 }
 
+// alone is an error if another shop is open on the broker.
+func (b *broker) alone(ctx context.Context, prefix string) error {
+	groups, err := b.admin.DescribeGroups(ctx) // all there are
+	if err != nil {
+		return err
+	}
+	for _, g := range groups.Sorted() {
+		if slices.Contains(g.JoinTopics(), schemas.TopicOrders) && !strings.HasPrefix(g.Group, prefix+"-") {
+			return fmt.Errorf("another shop is open on the broker, with the group %s: its services answer our orders, and ours its", g.Group)
+		}
+	}
+	return nil
+}
+
 // remove deletes topics, and all groups with the prefix. What is not there is fine: the shop may
 // never have opened.
 func (b *broker) remove(ctx context.Context, prefix string, topics []string) error {
@@ -58,7 +77,7 @@ func (b *broker) remove(ctx context.Context, prefix string, topics []string) err
 	if err != nil {
 		return err
 	}
-	names := slices.DeleteFunc(groups.Groups(), func(name string) bool { return len(name) <= len(prefix) || name[:len(prefix)+1] != prefix+"-" })
+	names := slices.DeleteFunc(groups.Groups(), func(name string) bool { return !strings.HasPrefix(name, prefix+"-") })
 	var errs []error
 	if len(names) > 0 {
 		_, err := b.admin.DeleteGroups(ctx, names...)
