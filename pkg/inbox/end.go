@@ -19,11 +19,16 @@ func (in *Inbox) enders(topic string) *db.GroupCommit[*effect] {
 	return in.ending[topic]
 }
 
-// end writes the ends of effects of one topic, in one transaction.
+// end writes the ends of effects of one topic, in one transaction. If it fails it is run again, with
+// the handlers one by one: it may be one event's fault.
 func (in *Inbox) end(ctx context.Context, all []*effect) error {
 	e := &ending{Inbox: in, topic: all[0].topic, all: all}
 	defer e.release()
 	err := in.db.InTx(ctx, e.run)
+	if err != nil && ctx.Err() == nil {
+		e.oneByOne = true
+		err = in.db.InTx(ctx, e.run)
+	}
 	if err != nil {
 		for _, r := range all {
 			r.next = nil
@@ -37,6 +42,7 @@ type ending struct {
 	*Inbox
 	topic    string
 	all      []*effect
+	oneByOne bool      // the handlers run, each with a way back
 	reserved []*effect // next ones, with slots that are theirs only after the commit
 }
 
@@ -122,43 +128,38 @@ func (e *ending) lock(ctx context.Context, tx *db.Tx) (mine []*effect, err error
 	return mine, nil
 }
 
-// endAll deletes events whose effects have worked and has their handlers write it down: all at
-// once, or, if that fails, one by one. It returns those that were there to be ended.
+// endAll deletes events whose effects have worked and has their handlers write it down. It returns
+// those that were there to be ended.
 func (e *ending) endAll(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
-	if len(worked) == 0 {
-		return nil, nil
+	if !e.oneByOne {
+		return e.endSome(ctx, tx, worked)
 	}
-	err = tx.Savepoint(ctx, func() (err error) {
-		done, err = e.endSome(ctx, tx, worked)
-		return err
-	})
-	if err == nil || e.lost(ctx, err) {
-		return done, err
-	}
-	done = nil
 	for _, r := range worked {
-		err := tx.Savepoint(ctx, func() error {
-			one, err := e.endSome(ctx, tx, []*effect{r})
-			done = append(done, one...)
+		var one []*effect
+		err := tx.Savepoint(ctx, func() (err error) {
+			one, err = e.endSome(ctx, tx, []*effect{r})
 			return err
 		})
 		switch {
 		case err == nil:
-			continue
+			done = append(done, one...)
 		case e.lost(ctx, err):
 			return nil, err
-		}
-		done = slices.DeleteFunc(done, func(d *effect) bool { return d == r })
-		if !r.last && !classed(err) {
+		case !r.last && !classed(err):
 			r.again = err
-		} else if err := e.settleSlow(ctx, tx, r, err); err != nil {
-			return nil, err
+		default:
+			if err := e.settleSlow(ctx, tx, r, err); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return done, nil
 }
 
 func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
+	if len(worked) == 0 {
+		return nil, nil
+	}
 	there, err := e.take(ctx, tx, worked)
 	if err != nil {
 		return nil, err
@@ -328,7 +329,14 @@ func (e *ending) beginNext(ctx context.Context, tx *db.Tx, going []*effect) erro
 		for i, r := range batch {
 			next[i] = r.next
 		}
-		err := tx.Savepoint(ctx, func() error { return e.begin(ctx, tx, h, next) })
+		begin := func() error { return e.begin(ctx, tx, h, next) }
+		if !e.oneByOne {
+			if err := begin(); err != nil {
+				return err
+			}
+			continue
+		}
+		err := tx.Savepoint(ctx, begin)
 		if e.lost(ctx, err) {
 			return err
 		}

@@ -7,25 +7,17 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
-// handle runs the handlers: all at once, and if any fails, back to before them and one by
-// one, so that the failing event waits and the others are done.
-func (t *taking) handle(ctx context.Context, tx *db.Tx, ready []*item) error {
-	err := tx.Savepoint(ctx, func() error {
-		for _, wave := range waves(ready) {
+// handle runs the handlers: all at once, and an error is the transaction's; or, if that has failed
+// before, one by one, so that the failing event waits and the others are done.
+func (t *taking) handle(ctx context.Context, tx *db.Tx) error {
+	if !t.oneByOne {
+		for _, wave := range waves(t.split()) {
 			if err := t.wave(ctx, tx, wave); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if err == nil || t.lost(ctx, err) {
-		return err
 	}
-	// From the start, so that the queues get their events in offset order: one that fails now
-	// comes before those that were to wait behind others.
-	t.spans, t.queue, t.waiting = nil, nil, t.found
-	t.breaker.undo(t.died)
-	t.giveBack()
 	for _, it := range t.fresh {
 		if !t.runnable(it) {
 			continue

@@ -66,14 +66,16 @@ func (in *Inbox) takers(b *event.Batch) *db.GroupCommit[[]*item] {
 }
 
 // take runs one transaction for records of one topic, of each partition in offset order. If it
-// conflicts with others it is run again in halves, down to single events, so that two batches
-// which keep crossing each other come apart. So it is if it was lost, for it may be a handler that
-// has lost it: an event that loses two of its own is at fault, and waits.
+// fails it is run again, with the handlers one by one: it may be one event's fault. If it conflicts
+// with others it is run again in halves, down to single events, so that two batches which keep
+// crossing each other come apart. So it is if it was lost, for it may be a handler that has lost
+// it: an event that loses two of its own is at fault, and waits.
 func (in *Inbox) take(ctx context.Context, items []*item) error {
 	var broken *db.BrokenError
 	var blamed error
+	oneByOne := false
 	for attempt := 1; ; attempt++ {
-		t := &taking{Inbox: in, items: items, blamed: blamed, died: map[string]int{}}
+		t := &taking{Inbox: in, items: items, oneByOne: oneByOne, blamed: blamed, died: map[string]int{}}
 		err := in.db.Once(ctx, t.run)
 		if err != nil {
 			in.breaker.undo(t.died)
@@ -87,8 +89,14 @@ func (in *Inbox) take(ctx context.Context, items []*item) error {
 		case err == nil:
 			t.report(ctx)
 			return nil
-		case !db.IsConflict(err) && !lost || ctx.Err() != nil || attempt == conflictAttempts:
+		case ctx.Err() != nil || attempt == conflictAttempts:
 			return err
+		case !db.IsConflict(err) && !lost:
+			if oneByOne {
+				return err
+			}
+			oneByOne = true
+			continue
 		case len(items) > 1:
 			half := len(items) / 2
 			if err := in.take(ctx, items[:half]); err != nil {
@@ -103,8 +111,9 @@ func (in *Inbox) take(ctx context.Context, items []*item) error {
 // taking is one transaction of Process.
 type taking struct {
 	*Inbox
-	items  []*item
-	blamed error // the only item's, which is not run then
+	items    []*item
+	oneByOne bool  // the handlers run, each with a way back
+	blamed   error // the only item's, which is not run then
 
 	fresh   []*item           // those this transaction is the first to see
 	found   map[string]bool   // keys with a queue before this transaction
@@ -125,11 +134,8 @@ func (t *taking) run(ctx context.Context, tx *db.Tx) error {
 	if err := t.lookUp(ctx, tx); err != nil {
 		return err
 	}
-	ready := t.split()
-	if len(ready) > 0 {
-		if err := t.handle(ctx, tx, ready); err != nil {
-			return err
-		}
+	if err := t.handle(ctx, tx); err != nil {
+		return err
 	}
 	return t.enqueue(ctx, tx, t.queue)
 }
