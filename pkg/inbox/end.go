@@ -53,6 +53,7 @@ func (e *ending) release() {
 			e.effects.free(next)
 		}
 	}
+	e.reserved = nil
 }
 
 // run ends claims. If a key's claim number has moved on, somebody else has the key; if it is not
@@ -63,11 +64,10 @@ func (e *ending) release() {
 // The effect has happened by then, so that an error of the handler's end is no reason to have it
 // again: it is another attempt at the end alone. Only the last one counts it as a failure.
 func (e *ending) run(ctx context.Context, tx *db.Tx) error {
-	e.release() // a transaction that was run before may have reserved some
-	e.reserved = nil
 	for _, r := range e.all {
 		r.after, r.again, r.next = nil, nil, nil
 	}
+	e.release() // a transaction that was run before may have reserved some
 	mine, err := e.lock(ctx, tx)
 	if err != nil {
 		return err
