@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,8 +25,16 @@ import (
 func Main[C any](name string, run func(ctx context.Context, cfg C) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	os.Exit(exitCode(ctx, name, os.Stderr, run))
 }
+
+// gcPercent is how much a service allocates between two collections, in percent of what lives. Of
+// a service's some 10 MB the usual 100 % would have it collect dozens of times a second, a fifth of
+// its processor time. GOMEMLIMIT bounds it where memory is short.
+const gcPercent = 400
 
 func exitCode[C any](ctx context.Context, name string, stderr io.Writer, run func(context.Context, C) error) int {
 	cfg, err := Parse[C](env.ToMap(os.Environ()))
