@@ -78,8 +78,8 @@ func openPostgres(raw string, wrap func(driver.Connector) driver.Connector) (*DB
 		register(conn.TypeMap())
 		return pause.made(ctx, conn)
 	}
-	pool := sql.OpenDB(wrap(stdlib.GetConnector(*conf, stdlib.OptionAfterConnect(made), stdlib.OptionResetSession(pause.check),
-		stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))))
+	pool := sql.OpenDB(wrap(pipelines{stdlib.GetConnector(*conf, stdlib.OptionAfterConnect(made), stdlib.OptionResetSession(pause.check),
+		stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))}))
 	pool.SetMaxOpenConns(postgresConns)
 	pool.SetMaxIdleConns(postgresConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)

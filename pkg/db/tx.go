@@ -118,7 +118,7 @@ func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
 	}
 	// Released too: the name would hide an outer savepoint, and each one left costs.
 	for _, q := range []string{`rollback to savepoint s`, `release savepoint s`} {
-		if _, undo := t.tx.ExecContext(ctx, q); undo != nil {
+		if _, undo := t.tx.ExecContext(marked(ctx, forget), q); undo != nil {
 			return &BrokenError{errors.Join(err, undo)}
 		}
 	}
@@ -184,10 +184,11 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 
 // InsertAll inserts rows given by their columns, in their order: in one statement, but on
 // SQLite in as many as its limit on parameters asks for. tail follows it, such as "on conflict
-// do nothing".
+// do nothing". On PostgreSQL it is sent with the next statement that has an answer, or with the
+// commit, and so its error may be theirs.
 func (t *Tx) InsertAll(ctx context.Context, table, tail string, cols ...Column) error {
 	return t.inserts(table, tail, cols, func(query string, args []any) error {
-		_, err := t.tx.ExecContext(ctx, query, args...)
+		_, err := t.tx.ExecContext(marked(ctx, later), query, args...)
 		return err
 	})
 }
@@ -210,13 +211,13 @@ func (t *Tx) InsertReturning(ctx context.Context, table, tail string, scan func(
 }
 
 // UpdateAll sets columns of the rows that key names, in one statement, but on SQLite in as many as
-// its limit on parameters asks for. No row may be named twice.
+// its limit on parameters asks for. No row may be named twice. It is sent like [Tx.InsertAll].
 func (t *Tx) UpdateAll(ctx context.Context, table string, key Column, cols ...Column) error {
 	cols = append([]Column{key}, cols...)
 	most, n := t.dialect.rowsPerInsert(len(cols)), length(key.Values)
 	for from := 0; from < n; from += most {
 		query, args := t.dialect.updateAll(table, cols, from, min(from+most, n))
-		if _, err := t.tx.ExecContext(ctx, query, args...); err != nil {
+		if _, err := t.tx.ExecContext(marked(ctx, later), query, args...); err != nil {
 			return err
 		}
 	}
@@ -257,6 +258,6 @@ func (t *Tx) LockTimeout(ctx context.Context, d time.Duration) error {
 	if t.dialect != postgres {
 		return nil
 	}
-	_, err := t.tx.ExecContext(ctx, fmt.Sprintf(`set local lock_timeout = %d`, d.Milliseconds()))
+	_, err := t.tx.ExecContext(marked(ctx, later), fmt.Sprintf(`set local lock_timeout = %d`, d.Milliseconds()))
 	return err
 }
