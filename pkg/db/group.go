@@ -30,7 +30,7 @@ type member[T any] struct {
 
 // overtakeAfter is how long a caller waits for others' transaction before it begins one beside
 // it: a slow one must not hold up those that have nothing to do with it.
-const overtakeAfter = 20 * time.Millisecond
+const overtakeAfter = 50 * time.Millisecond
 
 var (
 	errLead = errors.New("run the next group")

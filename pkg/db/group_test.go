@@ -81,7 +81,7 @@ func TestGroupCommit(t *testing.T) {
 			if err := g.Do(t.Context(), 5); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(begun); took > 50*time.Millisecond {
+			if took := time.Since(begun); took > 80*time.Millisecond {
 				t.Errorf("the second one took %v", took)
 			}
 			wg.Wait()

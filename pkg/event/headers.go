@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strconv"
@@ -30,23 +31,47 @@ const (
 const ContentType = "application/avro"
 
 // Headers returns the CloudEvents headers of an event; trace context is added where the
-// record is written.
+// record is written. Their values share one piece of memory.
 func (m Meta) Headers() []Header {
-	h := make([]Header, 0, 11)
-	h = append(h,
-		Header{HeaderSpecVersion, []byte("1.0")},
-		Header{HeaderID, []byte(m.ID)},
-		Header{HeaderType, []byte(m.Type)},
-		Header{HeaderSource, []byte(m.Source)},
-		Header{HeaderSubject, []byte(m.Subject)},
-		Header{HeaderTime, m.Time.UTC().AppendFormat(nil, time.RFC3339Nano)},
-		Header{HeaderAggregateVersion, strconv.AppendInt(nil, m.Version, 10)},
-	)
-	if m.CausationID != "" {
-		h = append(h, Header{HeaderCausationID, []byte(m.CausationID)})
+	h := make([]Header, 0, len(names))
+	b := make([]byte, 0, 128+len(m.ID)+len(m.Type)+len(m.Source)+len(m.Subject)+len(m.CausationID))
+	add := func(name string, from int) {
+		h = append(h, Header{name, b[from:len(b):len(b)]})
 	}
-	return append(h, Header{HeaderContentType, []byte(ContentType)})
+	text := func(name, value string) {
+		from := len(b)
+		b = append(b, value...)
+		add(name, from)
+	}
+	text(HeaderSpecVersion, "1.0")
+	text(HeaderID, m.ID)
+	text(HeaderType, m.Type)
+	text(HeaderSource, m.Source)
+	text(HeaderSubject, m.Subject)
+	from := len(b)
+	b = m.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	add(HeaderTime, from)
+	from = len(b)
+	b = strconv.AppendInt(b, m.Version, 10)
+	add(HeaderAggregateVersion, from)
+	if m.CausationID != "" {
+		text(HeaderCausationID, m.CausationID)
+	}
+	text(HeaderContentType, ContentType)
+	return h
 }
+
+// names are those of our headers, so that reading them back makes no new strings.
+var names = func() map[string]string {
+	all := map[string]string{}
+	for _, name := range []string{
+		HeaderSpecVersion, HeaderID, HeaderType, HeaderSource, HeaderSubject, HeaderTime, HeaderAggregateVersion,
+		HeaderCausationID, HeaderContentType, HeaderTraceparent, HeaderTracestate,
+	} {
+		all[name] = name
+	}
+	return all
+}()
 
 // ReadMeta reads what a record says about its event. typ is the full name of the writer's
 // schema, which decides over the ce_type header. What is missing or malformed is derived:
@@ -75,11 +100,14 @@ func ReadMeta(r *Record, typ string) Meta {
 }
 
 // text is a header's value if it can be stored and printed, else empty.
-func text(v []byte) string {
-	if len(v) == 0 || !utf8.Valid(v) || strings.ContainsRune(string(v), 0) {
-		return ""
+func text(v []byte) string { return string(printable(v)) }
+
+// printable is v if it can be stored and printed, else nil.
+func printable(v []byte) []byte {
+	if !utf8.Valid(v) || bytes.IndexByte(v, 0) >= 0 {
+		return nil
 	}
-	return string(v)
+	return v
 }
 
 // AppendHeaders appends headers as a database keeps them: each name and value behind its
@@ -96,7 +124,10 @@ func AppendHeaders(dst []byte, headers []Header) []byte {
 
 // ParseHeaders reads what AppendHeaders wrote. The values share b's memory.
 func ParseHeaders(b []byte) ([]Header, error) {
-	var headers []Header
+	if len(b) == 0 {
+		return nil, nil
+	}
+	headers := make([]Header, 0, len(names))
 	next := func() ([]byte, bool) {
 		n, size := binary.Uvarint(b)
 		if size <= 0 || n > uint64(len(b)-size) {
@@ -115,7 +146,11 @@ func ParseHeaders(b []byte) ([]Header, error) {
 		if !ok {
 			return nil, errors.New("stored headers are cut")
 		}
-		headers = append(headers, Header{string(key), value})
+		name, ours := names[string(key)]
+		if !ours {
+			name = string(key)
+		}
+		headers = append(headers, Header{name, value})
 	}
 	return headers, nil
 }

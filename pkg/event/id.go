@@ -23,14 +23,14 @@ type Cause struct {
 
 // By is the cause of an event that is published while handling another.
 func By(m Meta) Cause {
-	return Cause{seed: join("event", m.Source, m.ID), eventID: m.ID, trace: m.Trace}
+	return Cause{seed: string(join(nil, "event", m.Source, m.ID)), eventID: m.ID, trace: m.Trace}
 }
 
 // Because is the cause of an event that no other event caused: a request (the aggregate's
 // ID and the idempotency key), or a decision (the aggregate's ID and a word, such as
 // "deadline"). The same parts are the same cause.
 func Because(parts ...string) Cause {
-	return Cause{seed: join(append([]string{"request"}, parts...)...)}
+	return Cause{seed: string(join(join(nil, "request"), parts...))}
 }
 
 // EventID is the ID of the causing event, empty if it was none.
@@ -49,7 +49,8 @@ func (c Cause) Trace(ctx context.Context) trace.SpanContext {
 // it, its cause, its type, and its ordinal among the events of that type that the cause
 // brings about. The same work done twice yields the same IDs.
 func NewID(source string, cause Cause, typ string, ordinal int) string {
-	return uuid.NewSHA1(namespace, []byte(join(source, cause.seed, typ, strconv.Itoa(ordinal)))).String()
+	var room [256]byte // on the stack
+	return uuid.NewSHA1(namespace, join(room[:0], source, cause.seed, typ, strconv.Itoa(ordinal))).String()
 }
 
 // positionID is the ID of a record whose producer gave none. It is made from the topic's
@@ -74,11 +75,13 @@ type Identity [16]byte
 // their republished twins: it is made of topic, source and ID, because two sources may
 // count alike. Any other record is identified by its position.
 func IdentityOf(r *Record) Identity {
-	id := text(r.Header(HeaderID))
-	if id == "" {
+	id := printable(r.Header(HeaderID))
+	if len(id) == 0 {
 		return identity(position(r))
 	}
-	return identity([]byte(join("event", r.Topic, text(r.Header(HeaderSource)), id)))
+	var room [256]byte // on the stack
+	b := join(room[:0], "event", r.Topic)
+	return identity(join(b, printable(r.Header(HeaderSource)), id))
 }
 
 // PositionIdentity is the identity of a record whose headers cannot be trusted, because
@@ -91,12 +94,11 @@ func identity(b []byte) (id Identity) {
 	return id
 }
 
-// join writes each part behind its length, so that no two lists of parts look alike.
-func join(parts ...string) string {
-	var b []byte
+// join appends each part behind its length, so that no two lists of parts look alike.
+func join[T string | []byte](b []byte, parts ...T) []byte {
 	for _, p := range parts {
 		b = binary.AppendUvarint(b, uint64(len(p)))
 		b = append(b, p...)
 	}
-	return string(b)
+	return b
 }

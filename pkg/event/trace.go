@@ -45,14 +45,20 @@ func WithSpanContext(headers []Header, sc trace.SpanContext) []Header {
 			out = append(out, h)
 		}
 	}
+	return AppendSpanContext(out, sc)
+}
+
+// AppendSpanContext is [WithSpanContext] for headers that have no trace context and are the
+// caller's own: it appends to them.
+func AppendSpanContext(headers []Header, sc trace.SpanContext) []Header {
 	if !sc.IsValid() {
-		return out
+		return headers
 	}
-	out = append(out, Header{HeaderTraceparent, Traceparent(sc)})
+	headers = append(headers, Header{HeaderTraceparent, Traceparent(sc)})
 	if s := sc.TraceState().String(); s != "" {
-		out = append(out, Header{HeaderTracestate, []byte(s)})
+		headers = append(headers, Header{HeaderTracestate, []byte(s)})
 	}
-	return out
+	return headers
 }
 
 // Traceparent is the W3C traceparent of a valid span context, version 00.

@@ -3,6 +3,7 @@ package inbox
 import (
 	"context"
 	"database/sql"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -31,6 +32,58 @@ type metrics struct {
 	oldest     metric.Float64ObservableGauge
 	circuit    metric.Int64ObservableGauge
 	meter      metric.Meter
+	labels     labels
+}
+
+// labels are sets of attributes that were made before: making one costs more than counting with
+// it. There are as many as types times outcomes.
+type labels struct {
+	mu   sync.RWMutex
+	sets map[labelled]attributes
+}
+
+// labelled names a set; what it has not is empty.
+type labelled struct{ group, topic, typ, outcome string }
+
+// attributes are one set, as counters and as histograms take it.
+type attributes struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
+}
+
+func (l *labels) of(key labelled, make func() []attribute.KeyValue) attributes {
+	l.mu.RLock()
+	a, ok := l.sets[key]
+	l.mu.RUnlock()
+	if ok {
+		return a
+	}
+	set := metric.WithAttributeSet(attribute.NewSet(make()...))
+	a = attributes{[]metric.AddOption{set}, []metric.RecordOption{set}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sets == nil {
+		l.sets = map[labelled]attributes{}
+	}
+	l.sets[key] = a
+	return a
+}
+
+// process are the attributes of a topic that the semantic conventions of messaging name.
+func (m *metrics) process(group, topic string) attributes {
+	return m.labels.of(labelled{group: group, outcome: "process " + topic}, func() []attribute.KeyValue {
+		return []attribute.KeyValue{
+			attribute.String("messaging.system", "kafka"), attribute.String("messaging.operation.name", "process"),
+			attribute.String("messaging.destination.name", topic), attribute.String("messaging.consumer.group.name", group),
+		}
+	})
+}
+
+// topic are the attributes of a topic in our own words.
+func (m *metrics) topic(group, topic string) attributes {
+	return m.labels.of(labelled{group: group, topic: topic}, func() []attribute.KeyValue {
+		return []attribute.KeyValue{attribute.String("group", group), attribute.String("topic", topic)}
+	})
 }
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
@@ -60,8 +113,11 @@ func (m *metrics) handled(ctx context.Context, group string, it *item, outcome s
 	if it.handler == nil {
 		typ = "other" // a foreign producer must not make labels
 	}
-	m.events.Add(ctx, 1, metric.WithAttributes(attribute.String("group", group), attribute.String("topic", it.Topic),
-		attribute.String("type", typ), attribute.String("outcome", outcome)))
+	m.events.Add(ctx, 1, m.labels.of(labelled{group, it.Topic, typ, outcome}, func() []attribute.KeyValue {
+		return []attribute.KeyValue{
+			attribute.String("group", group), attribute.String("topic", it.Topic), attribute.String("type", typ), attribute.String("outcome", outcome),
+		}
+	}).add...)
 }
 
 func (m *metrics) dead(ctx context.Context, group string, it *item, reason string) {
@@ -72,16 +128,14 @@ func (m *metrics) dead(ctx context.Context, group string, it *item, reason strin
 func (in *Inbox) attempt(ctx context.Context, s *processSpan) {
 	m, it := in.metrics, s.item
 	s.finish()
-	labels := metric.WithAttributes(attribute.String("messaging.system", "kafka"), attribute.String("messaging.operation.name", "process"),
-		attribute.String("messaging.destination.name", it.Topic), attribute.String("messaging.consumer.group.name", in.cfg.Group))
-	m.duration.Record(ctx, s.end.Sub(s.start).Seconds(), labels)
+	m.duration.Record(ctx, s.end.Sub(s.start).Seconds(), m.process(in.cfg.Group, it.Topic).record...)
 	if s.err != nil {
 		return // counted by what becomes of the event
 	}
 	in.breaker.worked(it.meta.Type)
 	m.handled(ctx, in.cfg.Group, it, outcomeDone)
 	if age := s.end.Sub(it.meta.Time); age > 0 {
-		m.age.Record(ctx, age.Seconds(), metric.WithAttributes(attribute.String("group", in.cfg.Group), attribute.String("topic", it.Topic)))
+		m.age.Record(ctx, age.Seconds(), m.topic(in.cfg.Group, it.Topic).record...)
 	}
 }
 
@@ -91,7 +145,7 @@ func (in *Inbox) failed(ctx context.Context, it *item, v *verdict) {
 	switch v.state {
 	case retrying:
 		outcome = outcomeRetry
-		in.metrics.retries.Add(ctx, 1, metric.WithAttributes(attribute.String("group", in.cfg.Group), attribute.String("topic", it.Topic)))
+		in.metrics.retries.Add(ctx, 1, in.metrics.topic(in.cfg.Group, it.Topic).add...)
 	case unavailable:
 		outcome = outcomeWaits
 	}

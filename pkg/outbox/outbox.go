@@ -98,7 +98,7 @@ func (o *Outbox) Append(ctx context.Context, tx *db.Tx, version int64, cause eve
 		Version:     version,
 		CausationID: cause.EventID(),
 	}
-	headers := event.WithSpanContext(meta.Headers(), cause.Trace(ctx))
+	headers := event.AppendSpanContext(meta.Headers(), cause.Trace(ctx))
 	return p.add(row{topic: data.Topic(), key: []byte(data.Key()), value: value, headers: headers, kind: kind})
 }
 
@@ -114,6 +114,7 @@ type row struct {
 	key, value []byte
 	headers    []event.Header
 	kind       string // empty for raw records
+	room       int    // for its headers, in bytes
 }
 
 // pending gathers the rows of one transaction, so that they are one insert right before
@@ -132,10 +133,10 @@ func (o *Outbox) pending(tx *db.Tx) *pending {
 }
 
 func (p *pending) add(r row) error {
-	size := len(r.key) + len(r.value)
 	for _, h := range r.headers {
-		size += len(h.Key) + len(h.Value) + headerBytes
+		r.room += len(h.Key) + len(h.Value) + headerBytes
 	}
+	size := len(r.key) + len(r.value) + r.room
 	if size > MaxEvent {
 		return fmt.Errorf("%w: a record for %s has %d bytes, at most %d can be published", ErrTooLarge, r.topic, size, MaxEvent)
 	}
@@ -162,9 +163,16 @@ func (p *pending) Flush(ctx context.Context, tx *db.Tx) error {
 	}
 	topics := make([]string, len(p.rows))
 	keys, values, headers := make([][]byte, len(p.rows)), make([][]byte, len(p.rows)), make([][]byte, len(p.rows))
+	room := 0
+	for _, r := range p.rows {
+		room += r.room
+	}
+	all := make([]byte, 0, room) // for the headers of all
 	for i, r := range p.rows {
 		topics[i], keys[i], values[i] = r.topic, r.key, r.value
-		headers[i] = event.AppendHeaders([]byte{}, r.headers)
+		from := len(all)
+		all = event.AppendHeaders(all, r.headers)
+		headers[i] = all[from:len(all):len(all)]
 	}
 	err := tx.InsertAll(ctx, "outbox", "",
 		db.Column{Name: "topic", Values: topics}, db.Column{Name: "key", Values: keys}, db.Column{Name: "value", Values: values},
