@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -21,19 +20,20 @@ import (
 // broker is the Kafka of KAFKA_BROKERS, or an embedded one in a process of its own, so that what
 // it allocates is not on the account of the clients.
 type broker struct {
-	addr  string
-	admin *kadm.Client
-	topic int // the number of the last one
+	addr   string
+	admin  *kadm.Client
+	topics int // the number of the last one
+	groups int
 }
 
-// serveBroker is the other process: it prints the address, and ends with its input.
-func serveBroker(context.Context) error {
+// serveBroker is the other process: it says the address.
+func serveBroker(ctx context.Context, _ struct{}, say func(any) error) error {
 	k, err := embedded.StartKafka(embedded.KafkaConfig{})
 	if err != nil {
 		return err
 	}
-	if _, err = fmt.Println(k.Addr()); err == nil {
-		_, err = io.Copy(io.Discard, os.Stdin)
+	if err = say(k.Addr()); err == nil {
+		<-ctx.Done()
 	}
 	return errors.Join(err, k.Close())
 }
@@ -46,10 +46,12 @@ func (r *rig) startBroker() (*broker, error) {
 	addr, _, _ := strings.Cut(os.Getenv("KAFKA_BROKERS"), ",")
 	pid := listener(addr)
 	if addr == "" {
-		var err error
-		if addr, pid, err = r.startEmbedded(); err != nil {
+		c, said, err := spawnServer[string]("broker", nil)
+		if err != nil {
 			return nil, err
 		}
+		r.closes = append(r.closes, func() error { return c.explain(c.end()) })
+		addr, pid = said, c.pid()
 	}
 	b := &broker{addr: addr}
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DisableClientMetrics())
@@ -62,40 +64,54 @@ func (r *rig) startBroker() (*broker, error) {
 	return b, nil
 }
 
-func (r *rig) startEmbedded() (addr string, pid int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", 0, err
-	}
-	cmd := exec.Command(self, "-broker")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return "", 0, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", 0, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", 0, err
-	}
-	r.closes = append(r.closes, func() error { return errors.Join(in.Close(), cmd.Wait()) })
-	if addr, err = bufio.NewReader(out).ReadString('\n'); err != nil {
-		return "", 0, fmt.Errorf("the broker's process: %w", err)
-	}
-	return strings.TrimSpace(addr), cmd.Process.Pid, nil
-}
-
 // partitions of a topic of the benchmark, as many as the shop's topics have.
 const partitions = 6
 
-// newTopic makes a topic that nothing has been written to.
-func (b *broker) newTopic(ctx context.Context) (name string, err error) {
-	b.topic++
-	name = fmt.Sprintf("bench-%d-%d", os.Getpid(), b.topic)
+// onTopic gives fn a topic that nothing has been written to, and removes it afterwards, with its
+// groups.
+func (b *broker) onTopic(ctx context.Context, fn func(topic string) error) error {
+	topic, err := b.makeTopic(ctx, partitions)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(topic), b.remove(context.WithoutCancel(ctx), topic, []string{topic}))
+}
+
+// newTopic makes one that stays until the rig is closed.
+func (r *rig) newTopic(ctx context.Context, partitions int32) (topic string, err error) {
+	if topic, err = r.broker.makeTopic(ctx, partitions); err == nil {
+		r.closes = append(r.closes, func() error { return r.broker.remove(context.WithoutCancel(ctx), topic, []string{topic}) })
+	}
+	return topic, err
+}
+
+func (b *broker) makeTopic(ctx context.Context, partitions int32) (name string, err error) {
+	b.topics++
+	name = fmt.Sprintf("bench-%d-%d", os.Getpid(), b.topics)
 	return name, kafka.Provision(ctx, kafka.Config{Brokers: []string{b.addr}},
 		[]kafka.Topic{{Name: name, Partitions: partitions, Retention: time.Hour}})
+}
+
+// newGroup names a consumer group that goes with a topic.
+func (b *broker) newGroup(topic string) string {
+	b.groups++
+	return fmt.Sprintf("%s-%d", topic, b.groups)
+}
+
+// remove deletes topics, and all groups with the prefix. What is not there is fine.
+func (b *broker) remove(ctx context.Context, prefix string, topics []string) error {
+	groups, err := b.admin.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	names := slices.DeleteFunc(groups.Groups(), func(name string) bool { return !strings.HasPrefix(name, prefix+"-") })
+	var errs []error
+	if len(names) > 0 {
+		_, err := b.admin.DeleteGroups(ctx, names...)
+		errs = append(errs, err)
+	}
+	_, err = b.admin.DeleteTopics(ctx, topics...)
+	return errors.Join(append(errs, err)...)
 }
 
 // end returns how many records a topic has.
@@ -108,7 +124,44 @@ func (b *broker) end(ctx context.Context, topic string) (n int, err error) {
 	return n, ends.Error()
 }
 
-func (b *broker) deleteTopic(ctx context.Context, name string) error {
-	_, err := b.admin.DeleteTopic(ctx, name)
-	return err
+// write fills topics with n records, before anything is measured.
+func (b *broker) write(ctx context.Context, n int, next func(i int) (*kgo.Record, error)) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DisableClientMetrics())
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var failed atomic.Pointer[error]
+	for i := range n {
+		r, err := next(i)
+		if err != nil {
+			return err
+		}
+		cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	if err := cl.Flush(ctx); err != nil {
+		return err
+	}
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// poll hands over what is fetched until ctx ends.
+func poll(ctx context.Context, cl *kgo.Client, each func(kgo.FetchTopicPartition)) error {
+	for {
+		fetches := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		fetches.EachPartition(each)
+	}
 }

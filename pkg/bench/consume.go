@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -18,8 +17,7 @@ import (
 // consuming is a topic that is read again and again, each time by a new group.
 type consuming struct {
 	*rig
-	topic  string
-	groups int
+	topic string
 }
 
 func consumeWorks(ctx context.Context, r *rig) (works []work, err error) {
@@ -32,7 +30,7 @@ func consumeWorks(ctx context.Context, r *rig) (works []work, err error) {
 		if p.ring, err = r.ring(k); err != nil {
 			return nil, err
 		}
-		if c.topic, err = r.broker.newTopic(ctx); err != nil {
+		if c.topic, err = r.newTopic(ctx, partitions); err != nil {
 			return nil, err
 		}
 		if err := p.raw(ctx, c.topic, r.plan.consumed, new(watch)); err != nil {
@@ -50,37 +48,20 @@ func consumeWorks(ctx context.Context, r *rig) (works []work, err error) {
 	return works, nil
 }
 
-func (c *consuming) newGroup() string {
-	c.groups++
-	return fmt.Sprintf("%s-%d", c.topic, c.groups)
-}
-
 // wrapped reads with pkg/kafka. The time is from the start to the last record's handler, so
 // that nobody gains by what is fetched beforehand; joining the group is in it.
 func (c *consuming) wrapped(ctx context.Context, n int, w *watch) error {
-	d := &dispatcher{codec: c.codec, handlers: map[string]func(context.Context, *event.Record, event.Meta) error{}, want: int64(n), done: make(chan struct{})}
+	d := &dispatcher{progress: newProgress(n), codec: c.codec, handlers: map[string]func(context.Context, *event.Record, event.Meta) error{}}
 	var pieces atomic.Int64
 	handle(d, func(_ context.Context, e event.Event[schemas.OrderPlaced]) error {
 		pieces.Add(int64(len(e.Data.Lines)))
 		return nil
 	})
-	consumer, err := kafka.NewConsumer(kafka.Config{Brokers: []string{c.broker.addr}, Group: c.newGroup()}, []string{c.topic}, d)
+	consumer, err := kafka.NewConsumer(kafka.Config{Brokers: []string{c.broker.addr}, Group: c.broker.newGroup(c.topic)}, []string{c.topic}, d)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stopped := make(chan error, 1)
-	w.start()
-	go func() { stopped <- consumer.Run(ctx) }()
-	select {
-	case <-d.done:
-		w.stop()
-	case err := <-stopped:
-		return errors.Join(errors.New("stopped early"), err)
-	}
-	cancel()
-	if err := <-stopped; err != nil {
+	if err := runUntil(ctx, w, d.wait, consumer.Run); err != nil {
 		return err
 	}
 	if got := pieces.Load(); got != 3*int64(n) {
@@ -92,11 +73,9 @@ func (c *consuming) wrapped(ctx context.Context, n int, w *watch) error {
 // dispatcher is a processor without a database: it hands every event to the function of its
 // type, with what an inbox tells a handler.
 type dispatcher struct {
+	*progress
 	codec    *codec.Codec
 	handlers map[string]func(context.Context, *event.Record, event.Meta) error
-	seen     atomic.Int64
-	want     int64
-	done     chan struct{} // closed when all have been seen
 }
 
 func handle[P event.Payload](d *dispatcher, fn func(context.Context, event.Event[P]) error) {
@@ -123,10 +102,7 @@ func (d *dispatcher) Process(ctx context.Context, b event.Batch) error {
 			return err
 		}
 	}
-	n := int64(len(b.Records))
-	if total := d.seen.Add(n); total >= d.want && total-n < d.want {
-		close(d.done)
-	}
+	d.add(len(b.Records))
 	return nil
 }
 
@@ -134,7 +110,7 @@ func (d *dispatcher) Process(ctx context.Context, b event.Batch) error {
 func (c *consuming) raw(ctx context.Context, n int, w *watch) error {
 	w.start()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.broker.addr), kgo.DisableClientMetrics(),
-		kgo.ConsumerGroup(c.newGroup()), kgo.ConsumeTopics(c.topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
+		kgo.ConsumerGroup(c.broker.newGroup(c.topic)), kgo.ConsumeTopics(c.topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return err
 	}

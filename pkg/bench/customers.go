@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -30,9 +27,10 @@ var demands = []keys{
 // purchase is a request for an order, and what became of it.
 type purchase struct {
 	key, body string
-	due       time.Time // when it has to be sent
-	id        string    // the order's
-	refused   int       // how often the shop was too busy
+	due       time.Time     // when it has to be sent
+	id        string        // the order's
+	refused   int           // how often the shop was too busy
+	took      time.Duration // from when it was sent to its answer
 }
 
 // purchases makes n of two or three lines each, the same ones in every run of the program. Their
@@ -73,42 +71,6 @@ func newCart(random *rand.Rand, draw func() uint64) string {
 }
 
 func skuOf(article uint64) string { return fmt.Sprintf("SKU-%04d", article) }
-
-// caller is a connection that carries one request after the other. It is less than http.Client
-// because its processor time is missing to the shop on a small machine.
-type caller struct {
-	conn net.Conn
-	r    *bufio.Reader
-}
-
-func dial(ctx context.Context, addr string) (*caller, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &caller{conn, bufio.NewReader(conn)}, nil
-}
-
-// callTimeout bounds one request.
-const callTimeout = 30 * time.Second
-
-func (c *caller) post(path, key, body string) (status int, answer []byte, err error) {
-	if err := c.conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
-		return 0, nil, err
-	}
-	_, err = fmt.Fprintf(c.conn, "POST %s HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
-		path, key, len(body), body)
-	if err != nil {
-		return 0, nil, err
-	}
-	resp, err := http.ReadResponse(c.r, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
-}
 
 // crowd lets all callers work on what comes through the channel.
 func crowd[T any](ctx context.Context, addr string, work <-chan T, do func(context.Context, *caller, T) error) error {
@@ -196,6 +158,7 @@ const refusalPause = 100 * time.Millisecond
 
 // place sends it until it is accepted.
 func (p *purchase) place(ctx context.Context, c *caller) error {
+	began := time.Now()
 	for {
 		status, answer, err := c.post("/v1/orders", p.key, p.body)
 		if err != nil {
@@ -209,7 +172,7 @@ func (p *purchase) place(ctx context.Context, c *caller) error {
 			if json.Unmarshal(answer, &placed) != nil || placed.OrderID == "" {
 				return fmt.Errorf("place an order: the answer is %q", answer)
 			}
-			p.id = placed.OrderID
+			p.id, p.took = placed.OrderID, time.Since(began)
 			return nil
 		case http.StatusServiceUnavailable:
 			p.refused++

@@ -10,7 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+
+	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/pkg/outbox"
 )
 
 // newDatabase makes an empty database: on the PostgreSQL of DATABASE_URL, or a file of SQLite. drop
@@ -62,4 +67,62 @@ func (r *rig) findDatabase() error {
 	r.postgres = given
 	r.accounts = append(r.accounts, account{"database", listener(u.Host)})
 	return nil
+}
+
+// onDatabase gives fn an empty database, and removes it afterwards.
+func (r *rig) onDatabase(ctx context.Context, fn func(url string) error) error {
+	url, drop, err := r.newDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(url), drop())
+}
+
+// onTables is onDatabase with the tables of an inbox and of an outbox, and more.
+func (r *rig) onTables(ctx context.Context, fn func(url string, d *db.DB) error, more ...string) error {
+	return r.onDatabase(ctx, func(url string) error {
+		d, err := openTables(ctx, url, more...)
+		if err != nil {
+			return err
+		}
+		return errors.Join(fn(url, d), d.Close())
+	})
+}
+
+func openTables(ctx context.Context, url string, more ...string) (*db.DB, error) {
+	d, err := db.Open(db.Config{URL: url})
+	if err != nil {
+		return nil, err
+	}
+	err = d.Migrate(ctx, inbox.Migrations, outbox.Migrations)
+	for _, statement := range more {
+		if err == nil {
+			_, err = d.Exec(ctx, statement)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// onPostgres is the run of a side that PostgreSQL alone can serve: none where there is none.
+func (r *rig) onPostgres(run runFunc) runFunc {
+	if r.postgres == "" {
+		return nil
+	}
+	return run
+}
+
+// poolConns is as many connections as a service of ours has.
+const poolConns = 20
+
+// newPool opens a database for others than ours.
+func newPool(ctx context.Context, url string, conns int32) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = conns
+	return pgxpool.NewWithConfig(ctx, cfg)
 }

@@ -1,29 +1,33 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 )
 
 // work is what several sides do, ours first.
 type work struct {
-	name   string
-	unit   string // by what the sides are compared; ns of the processor if empty
-	n      int    // operations of one run; 0: as many as fill the plan's span
-	rounds int    // 0: the plan's
-	sides  []side
+	name    string
+	unit    string   // by what the sides are compared; ns of the processor if empty
+	metrics []metric // or they are compared by these, which they tell
+	n       int      // operations of one run; 0: as many as fill the plan's span
+	rounds  int      // at most, of what takes long; 0: the plan's
+	sides   []side
 }
 
 // side is one way to do a work.
 type side struct {
 	name string
 	gate string // what ours has to be beside it
-	// run does n operations between w.start and w.stop.
-	run func(ctx context.Context, n int, w *watch) error
+	run  runFunc
 }
+
+// runFunc does n operations, or w.did, between w.start and w.stop. nil is a side that is left out,
+// for want of a PostgreSQL.
+type runFunc func(ctx context.Context, n int, w *watch) error
 
 // each is a side that does one operation after the other.
 func each(name, gate string, op func(i int) error) side {
@@ -46,10 +50,14 @@ var started = time.Now()
 type watch struct {
 	rig           *rig // whose accounts are watched, too
 	client        int  // the process that does the work; 0: this one
+	did           int  // operations, if not as many as asked for
 	began, ended  time.Time
 	busy, done    []time.Duration // of this process, of the client, and of each account
 	before, after runtime.MemStats
-	sagas         sagas // what became of the customers' orders, in B8 and B9
+
+	latencies []time.Duration // of the operations, if somebody has taken them
+	faults    faults
+	values    []float64 // of the work's metrics
 }
 
 func (w *watch) start() {
@@ -79,19 +87,25 @@ type sample struct {
 	wall, cpu, allocs, bytes float64
 	driver                   float64
 	others                   [maxAccounts]float64
-	sagas                    sagas
+
+	latency latency
+	faults  faults
+	values  []float64 // of the work's metrics, not per operation
 }
 
 // maxAccounts is how many processes of others are watched: a broker and a database.
 const maxAccounts = 2
 
 func (w *watch) sample(n int) sample {
+	if w.did > 0 {
+		n = w.did
+	}
 	s := sample{
-		wall:   float64(w.ended.Sub(w.began)) / float64(n),
-		cpu:    float64(w.done[0]-w.busy[0]) / float64(n),
-		allocs: float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
-		bytes:  float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
-		sagas:  w.sagas,
+		wall:    float64(w.ended.Sub(w.began)) / float64(n),
+		cpu:     float64(w.done[0]-w.busy[0]) / float64(n),
+		allocs:  float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
+		bytes:   float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
+		latency: percentiles(w.latencies), faults: w.faults, values: w.values,
 	}
 	if w.client != 0 { // whose allocations nobody counts
 		s.driver, s.cpu = s.cpu, float64(w.done[1]-w.busy[1])/float64(n)
@@ -103,40 +117,43 @@ func (w *watch) sample(n int) sample {
 	return s
 }
 
-// plan says how much is measured.
-type plan struct {
-	rounds   int
-	span     time.Duration // of one run of a work without n
-	produced int           // records of one run
-	consumed int
-	sagas    int           // of one run
-	warm     int           // sagas before it
-	open     time.Duration // of one run with a fixed rate
-	rig      *rig          // whose accounts are watched; nil watches this process alone
-}
-
 // measure returns a row for each of the other sides. Ours runs before and after them in every
-// round, so that a machine that gets slower or faster on the way favours nobody.
+// round, so that a machine that gets slower or faster on the way favours nobody; not where one round
+// is all there is time for.
 func (p plan) measure(ctx context.Context, w work) ([]row, error) {
+	if w.sides[0].run == nil {
+		fmt.Fprintf(os.Stderr, "left out: %s: set DATABASE_URL to a PostgreSQL\n", w.name)
+		return nil, nil
+	}
 	n := make([]int, len(w.sides))
 	for i, s := range w.sides {
 		var err error
 		if n[i], err = p.calibrate(ctx, w, s); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return nil, err
 		}
 	}
+	rounds := p.rounds
+	if w.rounds > 0 {
+		rounds = min(rounds, w.rounds)
+	}
 	samples := make([][]sample, len(w.sides)) // of each side, by round
-	for range cmp.Or(w.rounds, p.rounds) {
-		for i := range w.sides {
-			s, err := p.once(ctx, w.sides[i], n[i])
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", w.sides[i].name, err)
+	for range rounds {
+		for i, s := range w.sides {
+			if s.run == nil {
+				continue
 			}
-			samples[i] = append(samples[i], s)
+			got, err := p.once(ctx, s, n[i])
+			if err != nil {
+				return nil, err
+			}
+			samples[i] = append(samples[i], got)
+		}
+		if len(w.sides) == 1 || w.rounds == 1 || p.short {
+			continue
 		}
 		again, err := p.once(ctx, w.sides[0], n[0])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", w.sides[0].name, err)
+			return nil, err
 		}
 		last := &samples[0][len(samples[0])-1]
 		*last = mean(*last, again)
@@ -167,7 +184,7 @@ func (p plan) once(ctx context.Context, s side, n int) (sample, error) {
 	runtime.GC() // what the side before left behind is not this one's to clean up
 	w := watch{rig: p.rig}
 	if err := s.run(ctx, n, &w); err != nil {
-		return sample{}, err
+		return sample{}, fmt.Errorf("%s: %w", s.name, err)
 	}
 	return w.sample(n), nil
 }

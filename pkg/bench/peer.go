@@ -55,16 +55,6 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// openPool opens the database of one of the services, with as many connections as ours has.
-func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, err
-	}
-	cfg.MaxConns = 20
-	return pgxpool.NewWithConfig(ctx, cfg)
-}
-
 // peerOrder is an order that was placed.
 type peerOrder struct {
 	order.Draft
@@ -153,9 +143,14 @@ func servePeer(ctx context.Context, pool *pgxpool.Pool, opened func(shopAddrs), 
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // its customers have gone
 	opened(shopAddrs{ln.Addr().String(), ln.Addr().String()})
+	return serveUntil(ctx, ln, mux)
+}
+
+// serveUntil serves until ctx ends; its clients have gone by then.
+func serveUntil(ctx context.Context, ln net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -65,7 +65,7 @@ func servePlain(ctx context.Context, cfg shopConfig, opened func(shopAddrs)) err
 }
 
 func (p *plainShop) service(ctx context.Context, name, topic string) (*plainService, error) {
-	pool, err := openPool(ctx, p.cfg.Database)
+	pool, err := newPool(ctx, p.cfg.Database, poolConns)
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +83,17 @@ func (s *plainService) close() {
 	s.pool.Close()
 }
 
-// consume hands the records of each partition to a goroutine of its own, in their order, until
-// ctx ends; what is in hand then is lost. It is the only member of its group, so that no
-// partition is ever taken away.
+// consume is the only member of its group, so that no partition is ever taken away.
 func (s *plainService) consume(ctx context.Context, handle func(context.Context, *plainService, *kgo.Record) error) error {
+	return eachPartition(ctx, s.client, func(ctx context.Context, r *kgo.Record) error { return handle(ctx, s, r) })
+}
+
+// eachPartition hands the records of each partition to a goroutine of its own, in their order,
+// until ctx ends; what is in hand then is lost, or comes again.
+func eachPartition(ctx context.Context, cl *kgo.Client, take func(context.Context, *kgo.Record) error) error {
 	group, working := errgroup.WithContext(ctx)
 	queues := map[int32]chan []*kgo.Record{}
-	err := s.poll(working, func(f kgo.FetchTopicPartition) {
+	err := poll(working, cl, func(f kgo.FetchTopicPartition) {
 		queue := queues[f.Partition]
 		if queue == nil {
 			queue = make(chan []*kgo.Record, 100)
@@ -97,7 +101,7 @@ func (s *plainService) consume(ctx context.Context, handle func(context.Context,
 			group.Go(func() error {
 				for records := range queue {
 					for _, r := range records {
-						if err := handle(working, s, r); err != nil {
+						if err := take(working, r); err != nil {
 							return err
 						}
 					}
@@ -119,27 +123,8 @@ func (s *plainService) consume(ctx context.Context, handle func(context.Context,
 	return nil
 }
 
-func (s *plainService) poll(ctx context.Context, each func(kgo.FetchTopicPartition)) error {
-	for {
-		fetches := s.client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return err
-		}
-		fetches.EachPartition(each)
-	}
-}
-
 // typeHeader says what a record tells.
 const typeHeader = "type"
-
-func typeOf(r *kgo.Record) string {
-	for _, h := range r.Headers {
-		if h.Key == typeHeader {
-			return string(h.Value)
-		}
-	}
-	return ""
-}
 
 // produce does not wait: what is lost is lost.
 func (s *plainService) produce(ctx context.Context, topic, key, typ string, event any) error {
@@ -158,7 +143,7 @@ func (s *plainService) produce(ctx context.Context, topic, key, typ string, even
 
 // onPlaced reserves stock.
 func (p *plainShop) onPlaced(ctx context.Context, s *plainService, r *kgo.Record) error {
-	if typeOf(r) != "OrderPlaced" {
+	if header(r, typeHeader) != "OrderPlaced" {
 		return nil
 	}
 	var e placedEvent
@@ -186,7 +171,7 @@ func (p *plainShop) onInventory(ctx context.Context, s *plainService, r *kgo.Rec
 
 // onConfirmed tells the customer.
 func (p *plainShop) onConfirmed(ctx context.Context, s *plainService, r *kgo.Record) error {
-	if typeOf(r) != "OrderConfirmed" {
+	if header(r, typeHeader) != "OrderConfirmed" {
 		return nil
 	}
 	var c confirmedEvent

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"example.com/keyline/pkg/event"
@@ -52,20 +53,16 @@ func publishWorks(ctx context.Context, r *rig) (works []work, err error) {
 // side gives every run a fresh topic, and looks whether all of it arrived.
 func (p *publishing) side(name, gate string, publish func(ctx context.Context, topic string, n int, w *watch) error) side {
 	return side{name, gate, func(ctx context.Context, n int, w *watch) error {
-		topic, err := p.broker.newTopic(ctx)
-		if err != nil {
+		return p.broker.onTopic(ctx, func(topic string) error {
+			if err := publish(ctx, topic, n, w); err != nil {
+				return err
+			}
+			got, err := p.broker.end(ctx, topic)
+			if err == nil && got != n {
+				err = fmt.Errorf("%d records were written, not %d", got, n)
+			}
 			return err
-		}
-		if err := publish(ctx, topic, n, w); err != nil {
-			return err
-		}
-		switch got, err := p.broker.end(ctx, topic); {
-		case err != nil:
-			return err
-		case got != n:
-			return fmt.Errorf("%d records were written, not %d", got, n)
-		}
-		return p.broker.deleteTopic(ctx, topic)
+		})
 	}}
 }
 
@@ -109,18 +106,31 @@ func (p *publishing) inTurn(ctx context.Context, topic string, n int, w *watch) 
 
 // produce runs send with a producer that is connected.
 func (p *publishing) produce(ctx context.Context, w *watch, send func(context.Context, *kafka.Producer) error) error {
-	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("keyline")
-	producer, err := kafka.NewProducer(kafka.Config{Brokers: []string{p.broker.addr}, Tracer: tracer})
+	producer, err := p.newProducer(ctx)
 	if err != nil {
 		return err
 	}
 	defer producer.Close()
-	if err := producer.Ping(ctx); err != nil {
-		return err
-	}
 	w.start()
 	defer w.stop()
 	return send(ctx, producer)
+}
+
+// newProducer is connected, and samples no trace.
+func (r *rig) newProducer(ctx context.Context) (*kafka.Producer, error) {
+	producer, err := kafka.NewProducer(kafka.Config{Brokers: []string{r.broker.addr}, Tracer: unsampled()})
+	if err != nil {
+		return nil, err
+	}
+	if err := producer.Ping(ctx); err != nil {
+		producer.Close()
+		return nil, err
+	}
+	return producer, nil
+}
+
+func unsampled() trace.Tracer {
+	return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("keyline")
 }
 
 // windows hands n records over to send, in windows that are send's to keep.
@@ -182,17 +192,14 @@ func (p *publishing) raw(ctx context.Context, topic string, n int, w *watch) err
 func (p *publishing) verify(ctx context.Context) error {
 	var logs [3][]string
 	for i, publish := range []func(context.Context, string, int, *watch) error{p.wrapped, p.raw, p.inTurn} {
-		topic, err := p.broker.newTopic(ctx)
+		err := p.broker.onTopic(ctx, func(topic string) (err error) {
+			if err := publish(ctx, topic, window, new(watch)); err != nil {
+				return err
+			}
+			logs[i], err = p.read(ctx, topic, window)
+			return err
+		})
 		if err != nil {
-			return err
-		}
-		if err := publish(ctx, topic, window, new(watch)); err != nil {
-			return err
-		}
-		if logs[i], err = p.read(ctx, topic, window); err != nil {
-			return err
-		}
-		if err := p.broker.deleteTopic(ctx, topic); err != nil {
 			return err
 		}
 	}

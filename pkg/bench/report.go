@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
 
 // results is the folder of what was measured.
@@ -21,6 +20,7 @@ type report struct {
 	Machine    machine `json:"machine"`
 	LoadBefore string  `json:"load_before"`
 	LoadAfter  string  `json:"load_after"`
+	Took       string  `json:"took,omitempty"`
 	Rows       []row   `json:"rows"`
 	// Shops are the settings of the shops in it, by their names.
 	Shops map[string]string `json:"shops,omitempty"`
@@ -63,8 +63,8 @@ func (r report) save(text string) error {
 func (r report) text(before *report) string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "%s  commit %s  %s, %d processors, %s, %s  fsync %s  load %s before, %s after\n",
-		r.Date, m.Commit, m.Processor, m.Processors, m.System, m.Go, m.Fsync, r.LoadBefore, r.LoadAfter)
+	fmt.Fprintf(&b, "%s  commit %s  %s, %d processors, %s, %s  fsync %s  load %s before, %s after  took %s\n",
+		r.Date, m.Commit, m.Processor, m.Processors, m.System, m.Go, m.Fsync, r.LoadBefore, r.LoadAfter, r.Took)
 	var libraries []string
 	for path, version := range m.Versions {
 		libraries = append(libraries, path+" "+version)
@@ -72,19 +72,10 @@ func (r report) text(before *report) string {
 	slices.Sort(libraries)
 	fmt.Fprintf(&b, "%s\n\n", strings.Join(libraries, ", "))
 
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "work\tours\tpeer\ttheirs\tratio\tallocs\ttheirs\tbytes\ttheirs\trounds\tspread\tgate\tours is bound by")
-	for _, w := range r.Rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t%.0f %%\t%s\t%s\n",
-			w.Work, w.told(w.Ours), w.Peer, w.told(w.Theirs), w.Ratio,
-			w.count(w.Ours.Allocs), w.count(w.Theirs.Allocs), w.count(w.Ours.Bytes), w.count(w.Theirs.Bytes), w.Rounds, 100*w.Spread, w.Gate, w.Bound)
-	}
-	t.Flush()
-	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk.")
-	b.WriteString("\nratio: how many times as fast ours is, the median of the rounds; spread: from the lowest round to the highest.\n")
-	if len(r.Shops) > 0 {
-		b.WriteString("orders to mails: p50 / p99 / max, from when an order had to be placed; their ratio is that of the p99. driver: the customers and the mail server.\n")
-	}
+	writeTables(&b, r.Rows)
+	b.WriteString("CPU us is the time of all processors for one operation, and behind it by process, without that of the driver: this program where another one does the work.")
+	b.WriteString("\nratio: how many times as fast ours is, the median of the rounds; spread: from the lowest round to the highest.")
+	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk.\n")
 	for _, name := range slices.Sorted(maps.Keys(r.Shops)) {
 		fmt.Fprintf(&b, "%s: %s.\n", name, r.Shops[name])
 	}
@@ -94,83 +85,56 @@ func (r report) text(before *report) string {
 	return b.String()
 }
 
-// told is a rate with the processor's time beside it, or that time alone.
-func (w row) told(f figure) string {
-	switch w.Unit {
-	case unitRate:
-		return fmt.Sprintf("%.0f k/s, %.1f us", f.Rate/1e3, f.CPU/1e3)
-	case unitSagas:
-		return fmt.Sprintf("%.0f/s, %s", f.Rate, f.perThousand()) + f.Sagas.faults()
-	case unitLate:
-		return fmt.Sprintf("%.1f / %.1f / %.0f ms", f.Sagas.P50, f.Sagas.P99, f.Sagas.Max) + f.Sagas.faults()
-	}
-	return fmt.Sprintf("%.0f ns", f.CPU)
-}
-
-// perThousand is the processor's time of a thousand operations, in all and by process; that of the
-// customers is none of it.
-func (f figure) perThousand() string {
-	all, parts := f.CPU, fmt.Sprintf("shop %.2f", f.CPU/1e6)
-	for _, name := range slices.Sorted(maps.Keys(f.Others)) {
-		if name != driver {
-			all += f.Others[name]
-		}
-		parts += fmt.Sprintf(", %s %.2f", name, f.Others[name]/1e6)
-	}
-	return fmt.Sprintf("%.2f CPU s per 1,000 (%s)", all/1e6, parts)
-}
-
-// faults is what went wrong; empty if nothing did.
-func (s sagas) faults() (said string) {
-	for _, one := range []struct {
-		n    int
-		what string
-	}{{s.Lost, "lost"}, {s.Doubled, "doubled"}, {s.Refused, "refused"}} {
-		if one.n > 0 {
-			said += fmt.Sprintf(", %d %s", one.n, one.what)
-		}
-	}
-	return said
-}
-
-// count is - where another process allocates.
-func (w row) count(n float64) string {
-	if w.Ours.Sagas != nil {
-		return "-"
-	}
-	return count(n)
-}
-
-// count drops what one-time costs add to a figure per operation.
-func count(n float64) string {
-	if n >= 20 || math.Abs(n-math.Round(n)) < 0.05 {
-		return fmt.Sprintf("%.0f", n)
-	}
-	return fmt.Sprintf("%.1f", n)
-}
-
-// changes lists what moved since the report before: allocations that differ at all, ratios by
-// more than both spreads.
+// changes lists what moved since the report before: allocations that differ at all, ratios, or what
+// ours is alone, by more than both spreads.
 func (r report) changes(before report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nsince %s, commit %s:\n", before.Date, before.Machine.Commit)
 	none := b.Len()
+	told := map[string]bool{} // a work has several rows, and a new part many
+	say := func(format string, args ...any) {
+		if line := fmt.Sprintf("  "+format+"\n", args...); !told[line] {
+			told[line] = true
+			b.WriteString(line)
+		}
+	}
 	for _, now := range r.Rows {
-		i := slices.IndexFunc(before.Rows, func(w row) bool { return w.Work == now.Work && w.Peer == now.Peer })
-		if i < 0 {
-			fmt.Fprintf(&b, "  %s, %s: new\n", now.Work, now.Peer)
+		then, fresh := before.find(now)
+		if then == nil {
+			say("%s: new", fresh)
 			continue
 		}
-		then := before.Rows[i]
 		if a, b0 := now.Ours.Allocs, then.Ours.Allocs; math.Abs(a-b0) > max(0.1, b0/50) {
-			fmt.Fprintf(&b, "  %s: %s allocations, were %s\n", now.Work, count(a), count(b0))
+			say("%s: %s allocations, were %s", now.Work, count(a), count(b0))
 		}
-		if math.Abs(now.Ratio/then.Ratio-1) > max(now.Spread, then.Spread, 0.05) {
-			fmt.Fprintf(&b, "  %s, %s: ratio %.2f, was %.2f\n", now.Work, now.Peer, now.Ratio, then.Ratio)
+		wide := max(now.Spread, then.Spread, 0.05)
+		if now.Ratio > 0 && then.Ratio > 0 && math.Abs(now.Ratio/then.Ratio-1) > wide {
+			say("%s, %s: ratio %.2f, was %.2f", now.Work, now.Peer, now.Ratio, then.Ratio)
+		}
+		if now.Peer == "" && math.Abs(now.Ours.Value-then.Ours.Value) > wide*then.Ours.Value {
+			say("%s: %s, was %s", now.Work, now.result(now.Ours), then.result(then.Ours))
 		}
 	}
 	if b.Len() == none {
 		b.WriteString("  no allocation more or less, no ratio moved by more than its spread\n")
 	}
 	return b.String()
+}
+
+// find returns the row that w can be compared with; or, if there is none, what of it is new: its part,
+// its work or its peer. Of one whose peer is left out there is ours to compare.
+func (r report) find(w row) (then *row, fresh string) {
+	fresh, _, _ = strings.Cut(w.Work, " ")
+	for i := range r.Rows {
+		b := &r.Rows[i]
+		switch {
+		case b.Work == w.Work && (w.LeftOut || b.Peer == w.Peer && !b.LeftOut):
+			return b, ""
+		case b.Work == w.Work && w.Peer != "":
+			fresh = w.Work + ", " + w.Peer
+		case strings.HasPrefix(b.Work, fresh+" "):
+			fresh = w.Work
+		}
+	}
+	return nil, fresh
 }

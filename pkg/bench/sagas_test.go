@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,17 +22,15 @@ import (
 	"example.com/keyline/schemas"
 )
 
-// TestMain lets the test binary be a broker or a shop, as the program itself does.
+// TestMain lets the test binary be another process, as the program itself does.
 func TestMain(m *testing.M) {
-	var err error
-	switch args := os.Args[1:]; {
-	case len(args) == 1 && args[0] == "-broker":
-		err = serveBroker(context.Background())
-	case len(args) == 2 && args[0] == "-shop":
-		err = serveShop(context.Background(), args[1])
-	default:
+	name, ok := childRole()
+	if !ok {
 		os.Exit(m.Run())
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	err := beChild(ctx, name)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -51,7 +50,6 @@ func TestSagaWorks(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	r.only = []string{"keyline"}
 	sagas, err := sagaWorks(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
@@ -61,12 +59,13 @@ func TestSagaWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, w := range []work{sagas[0], late[0]} {
+		w.sides = chosen(w.sides, "keyline")
 		rows, err := r.plan.measure(t.Context(), w)
 		if err != nil {
 			t.Fatalf("%s: %v", w.name, err)
 		}
-		if got := rows[0].Ours; got.Sagas.P50 <= 0 || got.Rate <= 0 || got.Sagas.Lost > 0 {
-			t.Errorf("%s: %+v, %+v", w.name, got, got.Sagas)
+		if got := rows[0].Ours; got.Latency.P50 <= 0 || got.Rate <= 0 || len(got.Faults) > 0 {
+			t.Errorf("%s: %+v, %+v", w.name, got, got.Latency)
 		}
 	}
 
@@ -91,93 +90,6 @@ func TestSagaWorks(t *testing.T) {
 	if err := r.broker.alone(t.Context(), "theirs"); err != nil {
 		t.Errorf("the shop's own group is in its way: %v", err)
 	}
-}
-
-func TestPercentile(t *testing.T) {
-	t.Parallel()
-	hundred := make([]float64, 100)
-	for i := range hundred {
-		hundred[i] = float64(100 - i) // 100 to 1
-	}
-	for _, tt := range []struct {
-		name    string
-		of      []float64
-		p, want float64
-	}{
-		{"the middle", hundred, 50, 50},
-		{"all but one", hundred, 99, 99},
-		{"the largest", hundred, 100, 100},
-		{"the smallest", hundred, 0, 1},
-		{"of one value it is that one", []float64{7}, 99, 7},
-		{"of few values it is the largest", []float64{1, 2, 3}, 99, 3},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			if got := percentile(tt.of, tt.p); got != tt.want {
-				t.Errorf("percentile(%v) = %v, want %v", tt.p, got, tt.want)
-			}
-		})
-	}
-	t.Run("nothing has none", func(t *testing.T) {
-		t.Parallel()
-		if got := percentile(nil, 50); !math.IsNaN(got) {
-			t.Errorf("percentile of nothing = %v, want NaN", got)
-		}
-	})
-}
-
-func TestAllSagas(t *testing.T) {
-	t.Parallel()
-	round := func(p50, p99, most float64, lost int) sample {
-		return sample{sagas: sagas{P50: p50, P99: p99, Max: most, Lost: lost}}
-	}
-	t.Run("medians of the times, all that was lost", func(t *testing.T) {
-		t.Parallel()
-		want := &sagas{P50: 2, P99: 20, Max: 300, Lost: 3}
-		if diff := cmp.Diff(want, allSagas([]sample{round(1, 30, 300, 1), round(2, 10, 20, 0), round(3, 20, 50, 2)})); diff != "" {
-			t.Errorf("allSagas (-want +got):\n%s", diff)
-		}
-	})
-	t.Run("a work without orders has none", func(t *testing.T) {
-		t.Parallel()
-		if got := allSagas([]sample{{wall: 1}}); got != nil {
-			t.Errorf("allSagas = %v, want nil", got)
-		}
-	})
-}
-
-func TestWork_rows_sagas(t *testing.T) {
-	t.Parallel()
-	of := func(p99 float64) []sample {
-		return []sample{{wall: 1e6, cpu: 4e5, driver: 1e5, sagas: sagas{P50: 1, P99: p99, Max: 2 * p99}}}
-	}
-	w := work{name: "work", unit: unitLate, sides: []side{{name: "ours"}, {name: "theirs"}}}
-	t.Run("latencies are compared by the 99th percentile", func(t *testing.T) {
-		t.Parallel()
-		rows := w.rows([][]sample{of(10), of(25)}, nil)
-		if len(rows) != 1 || rows[0].Ratio != 2.5 || rows[0].Peer != "theirs" {
-			t.Fatalf("rows = %+v, want a ratio of 2.5 to theirs", rows)
-		}
-		if got, want := rows[0].told(rows[0].Theirs), "1.0 / 25.0 / 50 ms"; got != want {
-			t.Errorf("told = %q, want %q", got, want)
-		}
-		if got := rows[0].Ours.Others[driver]; got != 1e5 {
-			t.Errorf("the driver took %v, want 1e5", got)
-		}
-	})
-	t.Run("ours alone is compared with itself", func(t *testing.T) {
-		t.Parallel()
-		w := w
-		w.unit, w.sides = unitSagas, w.sides[:1]
-		rows := w.rows([][]sample{of(10)}, nil)
-		if len(rows) != 1 || rows[0].Ratio != 1 || rows[0].Peer != "ours" {
-			t.Fatalf("rows = %+v, want a ratio of 1 to ours", rows)
-		}
-		rows[0].Ours.Sagas.Lost = 3
-		if got, want := rows[0].told(rows[0].Ours), "1000/s, 0.40 CPU s per 1,000 (shop 0.40, driver 0.10), 3 lost"; got != want {
-			t.Errorf("told = %q, want %q", got, want)
-		}
-	})
 }
 
 func TestPurchases(t *testing.T) {
@@ -272,44 +184,21 @@ func TestCustomers_settle(t *testing.T) {
 	if err := c.settle(t.Context(), addr, all, 0); err != nil {
 		t.Fatal(err)
 	}
-	got := c.judge(all)
-	if got.P50 <= 0 || got.P99 < got.P50 || got.Max < got.P99 {
-		t.Errorf("times %+v", got)
+	took, got := c.judge(all)
+	if len(took) != 99 || percentiles(took).P50 <= 0 {
+		t.Errorf("times %v", took)
 	}
-	got.P50, got.P99, got.Max = 0, 0, 0
-	if want := (sagas{Lost: 1, Doubled: 1, Refused: 1}); got != want {
-		t.Errorf("judged %+v, want %+v", got, want)
+	if diff := cmp.Diff(faults{lost: 1, doubled: 1, refused: 1}, got); diff != "" {
+		t.Errorf("judged (-want +got):\n%s", diff)
 	}
 	if got := box.of("id-k-5").n; got != 1 {
 		t.Errorf("%d mails about an order, want 1", got)
 	}
 }
 
-func TestShopNames(t *testing.T) {
+func TestServeShop(t *testing.T) {
 	t.Parallel()
-	if got, err := shopNames("keyline,watermill"); err != nil || len(got) != 2 {
-		t.Errorf("shopNames = %q, %v, want both", got, err)
-	}
-	if got, err := shopNames(""); err != nil || len(got) != 0 {
-		t.Errorf("shopNames of nothing = %q, %v, want none", got, err)
-	}
-	if _, err := shopNames("corner"); err == nil || !strings.Contains(err.Error(), "corner") {
-		t.Errorf("shopNames of an unknown one: %v, want an error that names it", err)
-	}
-	if err := serveShop(t.Context(), "corner"); err == nil {
-		t.Error("an unknown shop opened")
-	}
-}
-
-func TestTail(t *testing.T) {
-	t.Parallel()
-	var got tail
-	for i := range 10_000 {
-		if _, err := got.Write([]byte(strconv.Itoa(i) + "\n")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(got) != tailBytes || !strings.HasSuffix(string(got), "9998\n9999\n") {
-		t.Errorf("%d bytes to %q, want the last %d", len(got), got[len(got)-10:], tailBytes)
+	if err := serveShop(t.Context(), shopConfig{Kind: "corner"}, nil); err == nil || !strings.Contains(err.Error(), "corner") {
+		t.Errorf("an unknown shop: %v, want an error that names it", err)
 	}
 }

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"time"
 )
 
 // shopKind is one way to build the shop of B8 and B9. Each runs in a process of its own, so that
@@ -21,6 +16,7 @@ import (
 type shopKind struct {
 	name       string
 	partitions int // of the topics that are made for it; 0: it has topics of its own
+	fewer      int // how many times less it has to do where all orders come at once
 	// settings are what a reader of its figures has to know.
 	settings string
 	// serve runs it until ctx ends; opened is called once it takes orders.
@@ -31,9 +27,9 @@ type shopKind struct {
 func (k shopKind) ours() bool { return k.partitions == 0 }
 
 var shopKinds = []shopKind{
-	{"keyline", 0, "as deployed, but that orders go straight to the order service; 1 % of the traces recorded, none exported", serveKeyline},
-	{"plain franz-go", partitions, "no outbox, no inbox, no idempotency key; produces after the commit without waiting; a goroutine per partition", servePlain},
-	{"watermill", watermillPartitions, fmt.Sprintf("watermill-kafka and watermill-sql: outbox forwarders (default adapter, %d per service, polling every %s, %d rows at a time), inbox rows, %d partitions",
+	{"keyline", 0, 1, "as deployed, but that orders go straight to the order service; 1 % of the traces recorded, none exported", serveKeyline},
+	{"plain franz-go", partitions, 1, "no outbox, no inbox, no idempotency key; produces after the commit without waiting; a goroutine per partition", servePlain},
+	{"watermill", watermillPartitions, 4, fmt.Sprintf("watermill-kafka and watermill-sql: outbox forwarders (default adapter, %d per service, polling every %s, %d rows at a time), inbox rows, %d partitions",
 		watermillShards, watermillPoll, watermillBatch, watermillPartitions), serveWatermill},
 }
 
@@ -46,32 +42,18 @@ func findShop(name string) (shopKind, error) {
 	return shopKinds[i], nil
 }
 
-// shopNames splits a list with commas.
-func shopNames(list string) (names []string, err error) {
-	for name := range strings.SplitSeq(list, ",") {
-		if name == "" {
-			continue
-		}
-		if _, err := findShop(name); err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-	}
-	return names, nil
-}
-
 // shopSettings are those of the shops in a report; none if it is about other things.
 func shopSettings(rows []row) map[string]string {
 	var settings map[string]string
 	for _, w := range rows {
-		if w.Ours.Sagas == nil {
+		if part, _, _ := strings.Cut(w.Work, " "); part != "B8" && part != "B9" {
 			continue
 		}
 		if settings == nil {
 			settings = map[string]string{}
 		}
 		for _, k := range shopKinds {
-			if k.ours() || k.name == w.Peer {
+			if k.name == w.Side || k.name == w.Peer && !w.LeftOut {
 				settings[k.name] = k.settings
 			}
 		}
@@ -79,8 +61,9 @@ func shopSettings(rows []row) map[string]string {
 	return settings
 }
 
-// shopConfig is what a shop's process is told, as the first line of its input.
+// shopConfig is what a shop's process is told.
 type shopConfig struct {
+	Kind     string
 	Broker   string
 	Database string
 	SMTP     string
@@ -90,35 +73,20 @@ type shopConfig struct {
 	Profile string
 }
 
-// shopAddrs is what it answers: where orders are placed and goods come in.
+// shopAddrs is what it says: where orders are placed and goods come in.
 type shopAddrs struct{ Orders, Stock string }
 
-// serveShop is the process of a shop. It ends with its input.
-func serveShop(ctx context.Context, name string) error {
-	kind, err := findShop(name)
+// serveShop is the process of a shop.
+func serveShop(ctx context.Context, cfg shopConfig, say func(any) error) error {
+	kind, err := findShop(cfg.Kind)
 	if err != nil {
 		return err
-	}
-	in := bufio.NewReader(os.Stdin)
-	line, err := in.ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("read what the shop is told: %w", err)
-	}
-	var cfg shopConfig
-	if err := json.Unmarshal(line, &cfg); err != nil {
-		return fmt.Errorf("read what the shop is told: %w", err)
 	}
 	stop, err := profile(cfg.Profile)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		_, _ = io.Copy(io.Discard, in) // to its end, whatever that is
-		cancel()
-	}()
-	err = kind.serve(ctx, cfg, func(at shopAddrs) { _ = json.NewEncoder(os.Stdout).Encode(at) }) // nobody reads it if the parent has gone
+	err = kind.serve(ctx, cfg, func(at shopAddrs) { _ = say(at) }) // nobody reads it if the parent has gone
 	return errors.Join(err, stop())
 }
 
@@ -143,39 +111,28 @@ func profile(file string) (stop func() error, err error) {
 // shop is a shop's process, as its parent sees it.
 type shop struct {
 	shopAddrs
-	prefix string // of its groups
-	pid    int
-	said   tail           // on its standard error
+	*child
+	prefix string         // of its groups
 	undo   []func() error // the last first
 }
 
-// stopPatience is how long a shop may take to stop.
-const stopPatience = 30 * time.Second
-
-// tail keeps the end of what is written. Its writer is one goroutine, which has ended when it is
-// read.
-type tail []byte
-
-const tailBytes = 8 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	*t = (*t)[max(0, len(*t)-tailBytes):]
-	return len(p), nil
+// newPrefix begins the names of a shop's groups.
+func (r *rig) newPrefix() string {
+	r.shops++
+	return fmt.Sprintf("shop-%d-%d", os.Getpid(), r.shops)
 }
 
 // startShop starts a shop with a database and consumer groups of its own, which sends its mails
 // to smtp. stop ends it and removes what was made for it.
 func (r *rig) startShop(ctx context.Context, kind shopKind, smtp string) (_ *shop, err error) {
-	r.shops++
-	cfg := shopConfig{Broker: r.broker.addr, SMTP: smtp, Prefix: fmt.Sprintf("shop-%d-%d", os.Getpid(), r.shops)}
+	cfg := shopConfig{Kind: kind.name, Broker: r.broker.addr, SMTP: smtp, Prefix: r.newPrefix()}
 	if r.profiles != "" {
 		cfg.Profile = filepath.Join(r.profiles, fmt.Sprintf("%s-%d.prof", kind.name, r.shops))
 	}
 	s := &shop{prefix: cfg.Prefix}
 	defer func() {
 		if err != nil {
-			err = s.explain(errors.Join(err, s.stop()))
+			err = errors.Join(err, s.stop())
 		}
 	}()
 	database, drop, err := r.newDatabase(ctx)
@@ -188,47 +145,11 @@ func (r *rig) startShop(ctx context.Context, kind shopKind, smtp string) (_ *sho
 	if err != nil {
 		return nil, err
 	}
-	return s, s.start(kind.name, cfg)
-}
-
-func (s *shop) start(name string, cfg shopConfig) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	if s.child, s.shopAddrs, err = spawnServer[shopAddrs]("shop", cfg); err != nil {
+		return nil, err
 	}
-	cmd := exec.Command(self, "-shop", name)
-	cmd.Stderr = &s.said
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.pid = cmd.Process.Pid
-	s.undo = append(s.undo, func() error {
-		defer time.AfterFunc(stopPatience, func() { _ = cmd.Process.Kill() }).Stop() // it has ended, or Wait tells
-		return errors.Join(in.Close(), cmd.Wait())
-	})
-	if err := json.NewEncoder(in).Encode(cfg); err != nil {
-		return fmt.Errorf("tell the shop: %w", err)
-	}
-	if err := json.NewDecoder(out).Decode(&s.shopAddrs); err != nil {
-		return fmt.Errorf("the shop's process: %w", err)
-	}
-	return nil
-}
-
-// explain adds what a shop that has stopped has said, to an error that may be its fault.
-func (s *shop) explain(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || len(s.said) == 0 {
-		return err
-	}
-	return fmt.Errorf("%w; at the end it said:\n%s", err, s.said)
+	s.undo = append(s.undo, s.end)
+	return s, nil
 }
 
 // stop may be called again.

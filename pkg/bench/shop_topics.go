@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,21 +67,4 @@ func (b *broker) alone(ctx context.Context, prefix string) error {
 		}
 	}
 	return nil
-}
-
-// remove deletes topics, and all groups with the prefix. What is not there is fine: the shop may
-// never have opened.
-func (b *broker) remove(ctx context.Context, prefix string, topics []string) error {
-	groups, err := b.admin.ListGroups(ctx)
-	if err != nil {
-		return err
-	}
-	names := slices.DeleteFunc(groups.Groups(), func(name string) bool { return !strings.HasPrefix(name, prefix+"-") })
-	var errs []error
-	if len(names) > 0 {
-		_, err := b.admin.DeleteGroups(ctx, names...)
-		errs = append(errs, err)
-	}
-	_, err = b.admin.DeleteTopics(ctx, topics...)
-	return errors.Join(append(errs, err)...)
 }

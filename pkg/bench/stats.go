@@ -1,25 +1,27 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"math"
-	"runtime"
 	"slices"
 )
 
 // row is ours beside one other side.
 type row struct {
-	Work   string `json:"work"`
-	Unit   string `json:"unit"`
-	Ours   figure `json:"ours"`
-	Peer   string `json:"peer"`
-	Theirs figure `json:"theirs"`
-	// Ratio is how many times as fast ours is: the median of the rounds.
+	Work string `json:"work"`
+	Unit string `json:"unit"`
+	Side string `json:"side,omitempty"` // ours
+	Ours figure `json:"ours"`
+	// Peer is empty where ours is alone. LeftOut is one that cannot run here, for want of a
+	// PostgreSQL.
+	Peer    string `json:"peer"`
+	LeftOut bool   `json:"left_out,omitempty"`
+	Theirs  figure `json:"theirs"`
+	// Ratio is how many times as fast or good ours is: the median of the rounds; 0 is none.
 	Ratio float64 `json:"ratio"`
 	// Spread is the distance of the lowest from the highest ratio of a round, as a part of
-	// the median.
+	// the median; of ours where it is alone.
 	Spread float64 `json:"spread"`
 	Rounds int     `json:"rounds"`
 	Gate   string  `json:"gate"`
@@ -34,8 +36,11 @@ type figure struct {
 	CPU    float64 `json:"cpu"`  // ns of the processor, all threads of the process that does the work
 	Allocs float64 `json:"allocs"`
 	Bytes  float64 `json:"bytes"`
-	// Sagas is what became of orders, where those are measured.
-	Sagas *sagas `json:"sagas,omitempty"`
+	// Value is that of a metric, in the row's unit; nothing else is known then.
+	Value float64 `json:"value,omitempty"`
+	// Latency is of the operations, where that is measured, and Faults what went wrong with them.
+	Latency *latency `json:"latency,omitempty"`
+	Faults  faults   `json:"faults,omitempty"`
 	// Others is ns of the processor in other processes, by the name of their account.
 	Others map[string]float64 `json:"others,omitempty"`
 }
@@ -43,41 +48,12 @@ type figure struct {
 // driver is the account of this process where another one does the work.
 const driver = "driver"
 
-// Units in which the sides of a work are compared.
+// Units in which the sides of a work are compared, if not by metrics.
 const (
-	unitRate  = "rec/s"
-	unitCPU   = "ns"
-	unitSagas = "sagas/s"
-	unitLate  = "ms" // from the order to its mail, the 99th percentile
+	unitRate = "rec/s"
+	unitCPU  = "ns"
+	unitLate = "p99"
 )
-
-// rows compares the first side with each of the others, or with itself if there are none.
-// samples has each side's rounds.
-//
-// What one goroutine does in memory is compared by the processor's time, which says the same
-// on a machine that others use as well. What waits for a broker is compared by the clock.
-func (w work) rows(samples [][]sample, accounts []account) (rows []row) {
-	unit, time := cmp.Or(w.unit, unitCPU), func(s sample) float64 { return s.wall }
-	switch unit {
-	case unitCPU:
-		time = func(s sample) float64 { return s.cpu }
-	case unitLate:
-		time = func(s sample) float64 { return s.sagas.P99 }
-	}
-	for i := min(1, len(samples)-1); i < len(samples); i++ {
-		ratios := make([]float64, len(samples[i]))
-		for round, s := range samples[i] {
-			ratios[round] = time(s) / time(samples[0][round])
-		}
-		ours := medians(samples[0], accounts)
-		rows = append(rows, row{
-			Work: w.name, Unit: unit, Peer: w.sides[i].name, Gate: w.sides[i].gate, Bound: ours.bound(runtime.GOMAXPROCS(0)),
-			Ours: ours, Theirs: medians(samples[i], accounts),
-			Ratio: median(ratios), Spread: spread(ratios), Rounds: len(ratios),
-		})
-	}
-	return rows
-}
 
 func medians(samples []sample, accounts []account) figure {
 	of := func(part func(sample) float64) float64 {
@@ -105,7 +81,10 @@ func medians(samples []sample, accounts []account) figure {
 	if len(f.Others) == 0 {
 		f.Others = nil
 	}
-	f.Sagas = allSagas(samples)
+	f.Latency = typical(samples)
+	for _, s := range samples {
+		f.Faults = f.Faults.and(s.faults)
+	}
 	return f
 }
 
@@ -143,19 +122,9 @@ func spread(v []float64) float64 {
 
 func mean(a, b sample) sample {
 	m := sample{wall: (a.wall + b.wall) / 2, cpu: (a.cpu + b.cpu) / 2, allocs: (a.allocs + b.allocs) / 2, bytes: (a.bytes + b.bytes) / 2}
-	m.driver, m.sagas = (a.driver+b.driver)/2, a.sagas.and(b.sagas)
+	m.driver, m.latency, m.faults, m.values = (a.driver+b.driver)/2, a.latency.and(b.latency), a.faults.and(b.faults), meanValues(a.values, b.values)
 	for i := range m.others {
 		m.others[i] = (a.others[i] + b.others[i]) / 2
 	}
 	return m
-}
-
-// percentile is the value that p percent of all values do not exceed: the nearest rank, so that
-// it is one of them. It is NaN of nothing.
-func percentile(v []float64, p float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	v = slices.Sorted(slices.Values(v))
-	return v[max(0, int(math.Ceil(p/100*float64(len(v))))-1)]
 }

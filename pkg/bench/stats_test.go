@@ -59,7 +59,7 @@ func TestWork_rows(t *testing.T) {
 	t.Parallel()
 	w := work{name: "work", sides: []side{{name: "ours"}, {name: "theirs", gate: ">= 1"}}}
 	want := row{
-		Work: "work", Unit: unitCPU, Peer: "theirs", Gate: ">= 1", Rounds: 3, Ratio: 2,
+		Work: "work", Unit: unitCPU, Side: "ours", Peer: "theirs", Gate: ">= 1", Rounds: 3, Ratio: 2,
 		Ours: figure{Rate: 5e6, CPU: 20, Allocs: 1, Bytes: 8}, Theirs: figure{Rate: 1.25e6, CPU: 40, Allocs: 5, Bytes: 80},
 	}
 	want.Bound = want.Ours.bound(runtime.GOMAXPROCS(0))
@@ -145,6 +145,7 @@ func TestReport_changes(t *testing.T) {
 	before := report{Date: "then", Machine: machine{Commit: "1234567"}, Rows: []row{
 		{Work: "a", Peer: "raw", Ours: figure{Allocs: 2.01}, Ratio: 0.5, Spread: 0.2},
 		{Work: "b", Peer: "raw", Ours: figure{Allocs: 2}, Ratio: 0.5, Spread: 0.2},
+		{Work: "B1 alone", Unit: "ms", Ours: figure{Value: 2}},
 	}}
 	for _, tt := range []struct {
 		name string
@@ -155,6 +156,10 @@ func TestReport_changes(t *testing.T) {
 		{"one allocation more", row{Work: "b", Peer: "raw", Ours: figure{Allocs: 3}, Ratio: 0.5}, "b: 3 allocations, were 2"},
 		{"a ratio beyond both spreads", row{Work: "b", Peer: "raw", Ours: figure{Allocs: 2}, Ratio: 0.7, Spread: 0.1}, "b, raw: ratio 0.70, was 0.50"},
 		{"another peer", row{Work: "b", Peer: "else"}, "b, else: new"},
+		{"another work", row{Work: "B1 c", Peer: "raw"}, "B1 c: new"},
+		{"another part", row{Work: "B2 a", Peer: "raw"}, "B2: new"},
+		{"one allocation more where the peer is left out", row{Work: "b", Peer: "raw", LeftOut: true, Ours: figure{Allocs: 3}}, "b: 3 allocations, were 2"},
+		{"ours alone", row{Work: "B1 alone", Unit: "ms", Ours: figure{Value: 3}}, "B1 alone: 3 ms, was 2 ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

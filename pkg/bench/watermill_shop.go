@@ -5,32 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
-	watermillkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	watermillsql "github.com/ThreeDotsLabs/watermill-sql/v4/pkg/sql"
-	"github.com/ThreeDotsLabs/watermill/components/forwarder"
 	wm "github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 )
 
-// How Watermill is set, as by somebody who knows it; by default a forwarder that has found nothing
-// looks again after a second. The outbox is the default adapter, which is as fast here as the queue
-// adapter, and does not delete what was not published yet when it is stopped.
 const (
 	// watermillPartitions is more than ours, for a subscriber works on one record per partition.
 	watermillPartitions = 12
-	// watermillShards is how many outboxes a service has, each with a forwarder, which publishes
-	// one row after the other.
-	watermillShards = 4
-	// watermillPoll is how long a forwarder that has found nothing waits.
-	watermillPoll = 10 * time.Millisecond
-	// watermillBatch is how many rows it reads at a time: the default.
+	// watermillBatch is how many rows a forwarder reads at a time: the default.
 	watermillBatch = 100
 )
 
@@ -48,29 +34,30 @@ type watermillShop struct {
 	topics peerTopics
 	mailer *peerMailer
 	log    watermill.LoggerAdapter
-	schema watermillsql.DefaultPostgreSQLSchema // of the outboxes
 }
 
-// watermillService is one of its three services.
+// watermillService is one of its three services. Its outbox is the default adapter, which is as fast
+// here as the queue, and does not delete what was not published yet when it is stopped.
 type watermillService struct {
 	*watermillShop
 	name string
-	pool *pgxpool.Pool
+	watermillOutbox
 }
 
 func serveWatermill(ctx context.Context, cfg shopConfig, opened func(shopAddrs)) error {
-	w := &watermillShop{
-		cfg, topicsOf(cfg), newPeerMailer(cfg.SMTP), watermill.NewStdLogger(false, false),
-		watermillsql.DefaultPostgreSQLSchema{SubscribeBatchSize: watermillBatch},
-	}
+	w := &watermillShop{cfg, topicsOf(cfg), newPeerMailer(cfg.SMTP), watermill.NewStdLogger(false, false)}
 	var services []*watermillService
 	for _, name := range []string{"order", "inventory", "email"} {
-		pool, err := openPool(ctx, cfg.Database)
+		pool, err := newPool(ctx, cfg.Database, poolConns)
 		if err != nil {
 			return err
 		}
 		defer pool.Close()
-		services = append(services, &watermillService{w, name, pool})
+		services = append(services, &watermillService{w, name, watermillOutbox{
+			name: name + "_outbox", broker: cfg.Broker, key: keyMetadata, pool: pool, log: w.log,
+			schema:  watermillsql.DefaultPostgreSQLSchema{SubscribeBatchSize: watermillBatch},
+			offsets: watermillsql.DefaultPostgreSQLOffsetsAdapter{},
+		}})
 	}
 	orders, inventory, mails := services[0], services[1], services[2]
 	if _, err := orders.pool.Exec(ctx, peerTables+watermillTables); err != nil {
@@ -87,9 +74,10 @@ func serveWatermill(ctx context.Context, cfg shopConfig, opened func(shopAddrs))
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range []*watermillService{orders, inventory} {
-		if err := s.forward(ctx, group); err != nil {
+		if err := s.prepare(); err != nil {
 			return err
 		}
+		group.Go(func() error { return s.relay(ctx) })
 	}
 	group.Go(func() error { return router.Run(ctx) })
 	group.Go(func() error { return servePeer(ctx, inventory.pool, opened, orders.place) })
@@ -98,11 +86,7 @@ func serveWatermill(ctx context.Context, cfg shopConfig, opened func(shopAddrs))
 
 // handle lets the router hand a topic's messages to a handler: of each partition one at a time.
 func (s *watermillService) handle(router *wm.Router, topic string, do wm.NoPublishHandlerFunc) error {
-	cfg := watermillkafka.DefaultSaramaSubscriberConfig()
-	cfg.Consumer.Offsets.Initial = sarama.OffsetOldest
-	sub, err := watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{
-		Brokers: []string{s.cfg.Broker}, Unmarshaler: watermillkafka.DefaultMarshaler{}, OverwriteSaramaConfig: cfg, ConsumerGroup: s.cfg.Prefix + "-" + s.name,
-	}, s.log)
+	sub, err := watermillSubscriber(s.cfg.Broker, s.cfg.Prefix+"-"+s.name, s.watermillShop.log)
 	if err != nil {
 		return err
 	}
@@ -110,56 +94,19 @@ func (s *watermillService) handle(router *wm.Router, topic string, do wm.NoPubli
 	return nil
 }
 
-// forward runs the service's forwarders.
-func (s *watermillService) forward(ctx context.Context, group *errgroup.Group) error {
-	pub, err := watermillkafka.NewPublisher(watermillkafka.PublisherConfig{
-		Brokers: []string{s.cfg.Broker},
-		Marshaler: watermillkafka.NewWithPartitioningMarshaler(func(_ string, m *wm.Message) (string, error) {
-			return m.Metadata.Get("key"), nil
-		}),
-	}, s.log)
-	if err != nil {
-		return err
-	}
-	for shard := range watermillShards {
-		sub, err := watermillsql.NewSubscriber(watermillsql.BeginnerFromPgx(s.pool), watermillsql.SubscriberConfig{
-			PollInterval: watermillPoll, InitializeSchema: true, SchemaAdapter: s.schema, OffsetsAdapter: watermillsql.DefaultPostgreSQLOffsetsAdapter{},
-		}, s.log)
-		if err != nil {
-			return err
-		}
-		if err := sub.SubscribeInitialize(s.outbox(shard)); err != nil { // before anything is written to it
-			return err
-		}
-		f, err := forwarder.NewForwarder(sub, pub, s.log, forwarder.Config{ForwarderTopic: s.outbox(shard)})
-		if err != nil {
-			return err
-		}
-		group.Go(func() error { return f.Run(ctx) })
-	}
-	return nil
-}
-
-func (s *watermillService) outbox(shard int) string {
-	return fmt.Sprintf("%s_outbox_%d", s.name, shard)
-}
+// keyMetadata is a message's key.
+const keyMetadata = "key"
 
 // publish writes an event to the outbox in tx. All events of an order go through one shard, in
 // order.
-func (s *watermillService) publish(tx pgx.Tx, topic, key, typ string, event any) error {
+func (s *watermillService) publish(ctx context.Context, tx pgx.Tx, topic, key, typ string, event any) error {
 	value, err := json.Marshal(event)
 	if err != nil {
 		return err
 	}
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(key)) // it never fails
-	pub, err := watermillsql.NewPublisher(watermillsql.TxFromPgx(tx), watermillsql.PublisherConfig{SchemaAdapter: s.schema}, s.log)
-	if err != nil {
-		return err
-	}
 	m := wm.NewMessage(watermill.NewUUID(), value)
-	m.Metadata = wm.Metadata{"key": key, typeHeader: typ}
-	return forwarder.NewPublisher(pub, forwarder.PublisherConfig{ForwarderTopic: s.outbox(int(hash.Sum32() % watermillShards))}).Publish(topic, m)
+	m.Metadata = wm.Metadata{keyMetadata: key, typeHeader: typ}
+	return s.append(ctx, tx, topic, m)
 }
 
 // place takes an order once per key.
@@ -173,7 +120,7 @@ func (s *watermillService) place(ctx context.Context, o peerOrder) (id string, e
 		case !placed:
 			return tx.QueryRow(ctx, `select order_id from orders where idempotency_key = $1`, o.key).Scan(&id)
 		}
-		return s.publish(tx, s.topics.orders, o.id, "OrderPlaced", placedEvent{o.id, o.Lines})
+		return s.publish(ctx, tx, s.topics.orders, o.id, "OrderPlaced", placedEvent{o.id, o.Lines})
 	})
 	return id, err
 }
@@ -203,7 +150,7 @@ func (s *watermillService) onPlaced(m *wm.Message) error {
 		if err := reserve(ctx, tx, e); err != nil {
 			return err
 		}
-		return s.publish(tx, s.topics.inventory, e.OrderID, "StockReserved", reservedEvent{e.OrderID})
+		return s.publish(ctx, tx, s.topics.inventory, e.OrderID, "StockReserved", reservedEvent{e.OrderID})
 	})
 }
 
@@ -218,7 +165,7 @@ func (s *watermillService) onInventory(m *wm.Message) error {
 		if err != nil {
 			return err
 		}
-		return s.publish(tx, s.topics.orders, e.OrderID, "OrderConfirmed", c)
+		return s.publish(ctx, tx, s.topics.orders, e.OrderID, "OrderConfirmed", c)
 	})
 }
 
