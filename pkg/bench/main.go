@@ -120,6 +120,8 @@ var parts = []struct {
 	{"B2", traceWorks},
 	{"B3", publishWorks},
 	{"B4", consumeWorks},
+	{"B5", effectWorks},
+	{"B6", relayWorks},
 	{"B8", sagaWorks},
 	{"B9", latencyWorks},
 }
