@@ -34,7 +34,7 @@ func relayWorks(_ context.Context, r *rig) (works []work, err error) {
 			},
 		})
 	}
-	return works, nil
+	return append(works, b.trickles()...), nil
 }
 
 // filled is an outbox in a database of its own, whose events go to a topic of their own.
