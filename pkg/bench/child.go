@@ -20,8 +20,10 @@ import (
 type role func(ctx context.Context, told json.RawMessage, say func(any) error) error
 
 var roles = map[string]role{
-	"broker": as(serveBroker),
-	"shop":   as(serveShop),
+	"broker":       as(serveBroker),
+	"shop":         as(serveShop),
+	"orders":       as(serveOrders),
+	"orders-plain": as(servePlainOrders),
 }
 
 func as[T any](be func(ctx context.Context, told T, say func(any) error) error) role {

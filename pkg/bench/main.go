@@ -122,6 +122,7 @@ var parts = []struct {
 	{"B4", consumeWorks},
 	{"B5", effectWorks},
 	{"B6", relayWorks},
+	{"B7", intakeWorks},
 	{"B8", sagaWorks},
 	{"B9", latencyWorks},
 }
