@@ -64,6 +64,7 @@ func effectWorks(ctx context.Context, r *rig) (works []work, err error) {
 					{"keyline", ">= 20 k/s; moonshot 60 k/s, >= 80 x tx per message", long.keyline(tallyBatch)},
 					{"keyline, a statement per event", "", long.keyline(tallyEach)},
 					{"tx per message", "", r.onPostgres(short.side(short.perMessage))},
+					{"watermill, tx per message", "", r.onPostgres(short.side(short.router))},
 				},
 			})
 		}

@@ -31,6 +31,7 @@ func relayWorks(_ context.Context, r *rig) (works []work, err error) {
 			sides: []side{
 				{"keyline", ">= 60 k/s; moonshot 200 k/s", b.drain(b.wrapped)},
 				{"SKIP LOCKED poller", "", r.onPostgres(b.drain(b.poller))},
+				{"watermill forwarder", "", r.onPostgres(b.forwarded)},
 			},
 		})
 	}

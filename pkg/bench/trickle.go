@@ -33,6 +33,7 @@ func (b *relaying) trickles() (works []work) {
 			sides: []side{
 				{"keyline", gate, b.trickle(what.commit, b.ours)},
 				{"SKIP LOCKED poller", "", b.onPostgres(b.trickle(what.commit, b.poll))},
+				{"watermill forwarder", "", b.onPostgres(b.trickle(what.commit, b.forward))},
 			},
 		})
 	}
@@ -215,3 +216,7 @@ func (b *relaying) poll(ctx context.Context, f *filled) (duty, error) {
 func (d *pollerDuty) relay(ctx context.Context) error { return d.poller.run(ctx) }
 
 func (d *pollerDuty) close() { d.poller.close(context.Background()) }
+
+func (b *relaying) forward(ctx context.Context, f *filled) (duty, error) {
+	return b.newForwarders(ctx, f)
+}
