@@ -125,6 +125,7 @@ var parts = []struct {
 	{"B7", intakeWorks},
 	{"B8", sagaWorks},
 	{"B9", latencyWorks},
+	{"B10", slowWorks},
 }
 
 func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
