@@ -20,10 +20,12 @@ import (
 type role func(ctx context.Context, told json.RawMessage, say func(any) error) error
 
 var roles = map[string]role{
-	"broker":       as(serveBroker),
-	"shop":         as(serveShop),
-	"orders":       as(serveOrders),
-	"orders-plain": as(servePlainOrders),
+	"broker":            as(serveBroker),
+	"shop":              as(serveShop),
+	"orders":            as(serveOrders),
+	"orders-plain":      as(servePlainOrders),
+	"waiting":           as(waitingKeys),
+	"waiting-in-memory": as(waitingInMemory),
 }
 
 func as[T any](be func(ctx context.Context, told T, say func(any) error) error) role {

@@ -126,6 +126,7 @@ var parts = []struct {
 	{"B8", sagaWorks},
 	{"B9", latencyWorks},
 	{"B10", slowWorks},
+	{"B11", waitingWorks},
 }
 
 func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
