@@ -127,6 +127,7 @@ var parts = []struct {
 	{"B9", latencyWorks},
 	{"B10", slowWorks},
 	{"B11", waitingWorks},
+	{"B12", startWorks},
 }
 
 func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
