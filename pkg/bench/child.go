@@ -26,6 +26,9 @@ var roles = map[string]role{
 	"orders-plain":      as(servePlainOrders),
 	"waiting":           as(waitingKeys),
 	"waiting-in-memory": as(waitingInMemory),
+	"member":            as(member),
+	"member-kgo":        as(memberKgo),
+	"member-inbox":      as(memberInbox),
 }
 
 func as[T any](be func(ctx context.Context, told T, say func(any) error) error) role {

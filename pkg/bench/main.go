@@ -128,6 +128,7 @@ var parts = []struct {
 	{"B10", slowWorks},
 	{"B11", waitingWorks},
 	{"B12", startWorks},
+	{"B13", memberWorks},
 }
 
 func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) {
