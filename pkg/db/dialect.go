@@ -1,12 +1,14 @@
 package db
 
 import (
+	"bytes"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +87,22 @@ func (d dialect) in(column string, n int, values any) (string, any) {
 		panic(fmt.Sprintf("db: In of %T", values))
 	}
 	return fmt.Sprintf("%s in (select %s from json_each($%d))", column, value, n), string(list)
+}
+
+// LockEach is a query for columns of the rows of table for which where holds and column is one of
+// values, given as parameter number n, with the argument for it. It locks them in the order of the
+// values, each found by an index that begins with what where names and has column next: statistics
+// that are not there yet cannot make it read all that wait.
+func (t *Tx) LockEach(table, columns, where, column string, n int, values [][]byte) (query string, arg any) {
+	values = slices.Clone(values)
+	slices.SortFunc(values, bytes.Compare)
+	values = slices.CompactFunc(values, bytes.Equal)
+	if t.dialect == postgres {
+		return fmt.Sprintf(`select locked.* from unnest($%d::bytea[]) as given(value) cross join lateral (
+			select %s from %s where %s and %s = given.value for update) as locked`, n, columns, table, where, column), values
+	}
+	cond, arg := t.In(column, n, values)
+	return fmt.Sprintf(`select %s from %s where %s and %s`, columns, table, where, cond), arg
 }
 
 // txOptions pin the isolation level: a transaction must see what others have committed between

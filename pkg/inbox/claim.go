@@ -1,12 +1,12 @@
 package inbox
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -14,20 +14,22 @@ import (
 
 // claim inserts the events' inbox rows. A row that was there already is a duplicate. Two
 // owners of one partition meet here: the second waits for the first one's commit. The rows
-// are inserted in the order of their identities, which is everybody's order of locks.
+// are inserted in the order of their identities, which is everybody's order of locks. What is read
+// after that must be read after that, and not be remembered beyond the transaction.
 func (t *taking) claim(ctx context.Context, tx *db.Tx) error {
 	sorted := slices.Clone(t.items)
-	slices.SortStableFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
+	slices.SortStableFunc(sorted, func(a, b *item) int { return bytes.Compare(a.identity[:], b.identity[:]) })
 	// The first sight of twins in one batch wins; the rows remember the last.
 	first := slices.CompactFunc(slices.Clone(sorted), func(a, b *item) bool { return a.identity == b.identity })
 	known, err := t.insert(ctx, tx, first, "on conflict do nothing returning identity")
 	if err != nil {
 		return err
 	}
-	marks, err := t.marks(ctx, tx, t.items)
+	marks, waiting, err := t.lookUp(ctx, tx, t.items)
 	if err != nil {
 		return err
 	}
+	t.found, t.waiting = waiting, maps.Clone(waiting)
 	var seen []*item // again, at positions that may be higher
 	for _, it := range t.items {
 		if known[it.identity] && it.Offset >= marks[it.Partition] {
@@ -55,7 +57,7 @@ func (t *taking) raise(ctx context.Context, tx *db.Tx, seen []*item) error {
 	for _, it := range highest {
 		sorted = append(sorted, it)
 	}
-	slices.SortFunc(sorted, func(a, b *item) int { return strings.Compare(string(a.identity[:]), string(b.identity[:])) })
+	slices.SortFunc(sorted, func(a, b *item) int { return bytes.Compare(a.identity[:], b.identity[:]) })
 	_, err := t.insert(ctx, tx, sorted, `on conflict (group_name, identity) do update
 		set topic_id = excluded.topic_id, part = excluded.part, position = excluded.position
 		where inbox.topic_id <> excluded.topic_id or inbox.part <> excluded.part or inbox.position < excluded.position returning identity`)
@@ -89,28 +91,38 @@ func (t *taking) insert(ctx context.Context, tx *db.Tx, items []*item, tail stri
 	return set, nil
 }
 
-// lookUp finds which keys of the fresh events wait, and locks those: a worker cannot finish
-// a key while a poll appends to it, nor the other way round. It must come after the inbox
-// rows, and must not be remembered beyond the transaction.
-func (t *taking) lookUp(ctx context.Context, tx *db.Tx) error {
-	t.found = map[string]bool{}
-	t.waiting = map[string]bool{}
-	if len(t.fresh) == 0 {
-		return nil
+// lookUp reads, of items of one topic, the marks of their partitions, below which records are old;
+// and which of their keys wait, and locks those: a worker cannot finish a key while a poll appends
+// to it, nor the other way round. It must come after the inbox rows.
+func (in *Inbox) lookUp(ctx context.Context, tx *db.Tx, items []*item) (marks map[int32]int64, waiting map[string]bool, err error) {
+	var parts []int64
+	keys := make([][]byte, len(items))
+	for i, it := range items {
+		keys[i] = it.keyBytes()
+		if part := int64(it.Partition); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
 	}
-	keys := make([][]byte, 0, len(t.fresh))
-	for _, it := range t.fresh {
-		keys = append(keys, it.keyBytes())
+	type row struct {
+		mark           bool
+		part, position int64
+		key            []byte
 	}
-	cond, arg := tx.In("key", 3, keys)
-	rows, err := tx.Query(ctx, `select key from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), t.cfg.Group, t.items[0].Topic, arg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, k *[]byte) error { return r.Scan(k) })
+	cond, partArg := tx.In("part", 4, parts)
+	locked, keyArg := tx.LockEach("waiting_key", "key", "group_name = $1 and topic = $3", "key", 5, keys)
+	rows, err := tx.Query(ctx, `select true, part, position, null from inbox_mark where group_name = $1 and topic_id = $2 and `+cond+`
+		union all select false, 0, 0, key from (`+locked+`) as locked`, in.cfg.Group, topicRef(items[0].TopicID, items[0].Topic), items[0].Topic, partArg, keyArg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, f *row) error { return r.Scan(&f.mark, &f.part, &f.position, &f.key) })
 	if err != nil {
-		return fmt.Errorf("look up waiting keys: %w", err)
+		return nil, nil, fmt.Errorf("look up marks and waiting keys: %w", err)
 	}
-	for _, k := range found {
-		t.found[string(k)] = true
+	marks, waiting = map[int32]int64{}, map[string]bool{}
+	for _, f := range found {
+		if f.mark {
+			marks[int32(f.part)] = f.position
+		} else {
+			waiting[string(f.key)] = true
+		}
 	}
-	t.waiting = maps.Clone(t.found)
-	return nil
+	return marks, waiting, nil
 }

@@ -2,9 +2,7 @@ package inbox
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
-	"slices"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -109,33 +107,6 @@ func (in *Inbox) raiseMark(ctx context.Context, tx *db.Tx, s source, mark int64)
 		on conflict (group_name, topic_id, part) do update set position = excluded.position where inbox_mark.position < excluded.position`,
 		in.cfg.Group, s.topicID[:], s.part, mark)
 	return err
-}
-
-// marks are the offsets below which records are old, by partition, of those that items of one
-// topic are in.
-func (in *Inbox) marks(ctx context.Context, tx *db.Tx, items []*item) (map[int32]int64, error) {
-	var parts []int64
-	for _, it := range items {
-		if part := int64(it.Partition); !slices.Contains(parts, part) {
-			parts = append(parts, part)
-		}
-	}
-	type mark struct {
-		part     int32
-		position int64
-	}
-	cond, arg := tx.In("part", 3, parts)
-	rows, err := tx.Query(ctx, `select part, position from inbox_mark where group_name = $1 and topic_id = $2 and `+cond,
-		in.cfg.Group, topicRef(items[0].TopicID, items[0].Topic), arg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, m *mark) error { return r.Scan(&m.part, &m.position) })
-	if err != nil {
-		return nil, fmt.Errorf("read the marks: %w", err)
-	}
-	marks := map[int32]int64{}
-	for _, m := range found {
-		marks[m.part] = m.position
-	}
-	return marks, nil
 }
 
 // keepTaken writes down how far the partitions have come. The caller has begun cleaning.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/event"
 )
 
 // enders are the effects of a topic whose ends are to be written now.
@@ -167,7 +168,7 @@ func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done
 	var order []*handler
 	batches := map[*handler][]*effect{}
 	for _, r := range worked {
-		if !there[r.seq] {
+		if !there[r.identity] {
 			continue
 		}
 		if batches[r.handler] == nil {
@@ -188,40 +189,37 @@ func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done
 	return done, nil
 }
 
-// take deletes events, and says which were there.
-func (e *ending) take(ctx context.Context, tx *db.Tx, worked []*effect) (there map[int64]bool, err error) {
-	cond, arg := tx.In("seq", 1, seqs(worked))
-	rows, err := tx.Query(ctx, `delete from waiting_event where `+cond+` and not set_aside returning seq`, arg)
-	return seqSet(rows, err)
-}
-
-func seqs(all []*effect) []int64 {
-	seqs := make([]int64, len(all))
-	for i, r := range all {
-		seqs[i] = r.seq
+// take deletes the first events of their keys' queues, and says which were there. One that was
+// replayed may be in the queue again.
+func (e *ending) take(ctx context.Context, tx *db.Tx, worked []*effect) (there map[event.Identity]bool, err error) {
+	keys, ids := make([][]byte, len(worked)), make([][]byte, len(worked))
+	for i, r := range worked {
+		keys[i], ids[i] = r.claimed.key, r.identity[:]
 	}
-	return seqs
-}
-
-func seqSet(rows *db.Rows, err error) (map[int64]bool, error) {
-	found, err := db.Collect(rows, err, func(r *sql.Rows, n *int64) error { return r.Scan(n) })
+	withKey, keyArg := tx.In("e.key", 3, keys)
+	withID, idArg := tx.In("e.identity", 4, ids)
+	rows, err := tx.Query(ctx, `delete from waiting_event as e where e.group_name = $1 and e.topic = $2 and `+withKey+` and not e.set_aside and `+withID+`
+		and e.seq = (select min(h.seq) from waiting_event h where h.group_name = e.group_name and h.topic = e.topic and h.key = e.key and not h.set_aside)
+		returning identity`, e.cfg.Group, e.topic, keyArg, idArg)
+	found, err := db.Collect(rows, err, func(r *sql.Rows, id *[]byte) error { return r.Scan(id) })
 	if err != nil {
-		return nil, fmt.Errorf("find claimed events: %w", err)
+		return nil, fmt.Errorf("delete events that are done: %w", err)
 	}
-	set := make(map[int64]bool, len(found))
-	for _, n := range found {
-		set[n] = true
+	there = make(map[event.Identity]bool, len(found))
+	for _, id := range found {
+		there[event.Identity(id)] = true
 	}
-	return set, nil
+	return there, nil
 }
 
-// settleSlow writes a failure, if the event is still there.
+// settleSlow writes a failure, if the event is still the first of its key.
 func (e *ending) settleSlow(ctx context.Context, tx *db.Tx, r *effect, failure error) error {
-	there, err := seqSet(tx.Query(ctx, `select seq from waiting_event where seq = $1 and not set_aside`, r.seq))
-	if err != nil || !there[r.seq] {
+	head, err := e.head(ctx, tx, r.topic, r.claimed.key)
+	if err != nil || head == nil || head.identity != r.identity {
 		return err
 	}
 	it := *r.item // a repetition must not count the attempt twice
+	it.seq = head.seq
 	r.after, err = e.settle(ctx, tx, &it, failure)
 	return err
 }

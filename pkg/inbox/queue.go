@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,12 +29,13 @@ func (in *Inbox) enqueue(ctx context.Context, tx *db.Tx, queue []queued) error {
 	if len(queue) == 0 {
 		return nil
 	}
-	var now int64
-	if err := tx.QueryRow(ctx, `select now_micros()`).Scan(&now); err != nil {
-		return err
+	now := int64(0) // the database's, if somebody wants to know
+	if slices.ContainsFunc(queue, func(q queued) bool { return q.verdict != nil }) {
+		if err := tx.QueryRow(ctx, `select now_micros()`).Scan(&now); err != nil {
+			return err
+		}
 	}
 	for _, q := range queue {
-		q.takenAt = now
 		if q.verdict != nil {
 			q.record(q.verdict, now)
 			q.item.setAside = q.setAside
@@ -42,7 +44,7 @@ func (in *Inbox) enqueue(ctx context.Context, tx *db.Tx, queue []queued) error {
 			}
 		}
 	}
-	if err := in.insertKeys(ctx, tx, queue, now); err != nil {
+	if err := in.insertKeys(ctx, tx, queue); err != nil {
 		return err
 	}
 	if err := in.insertEvents(ctx, tx, queue); err != nil {
@@ -66,32 +68,45 @@ func (it *item) record(v *verdict, now int64) {
 // firstClaim is the claim number of a key that is claimed as soon as it waits.
 const firstClaim = 1
 
-func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued, now int64) error {
-	var group, topic, states, types []string
-	var keys [][]byte
-	var due, claims []int64
+func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued) error {
+	// By how long they wait, so that it is the database that says when they are due.
+	waits := map[time.Duration][]queued{}
 	for _, q := range queue {
 		if q.behind || q.setAside {
 			continue
 		}
-		group, topic, keys = append(group, in.cfg.Group), append(topic, q.Topic), append(keys, q.keyBytes())
-		states, types = append(states, string(q.state)), append(types, q.meta.Type)
-		at, claim := now, int64(0)
+		pause := time.Duration(0)
 		switch {
 		case q.state == running:
-			at, claim = at+in.lease().Microseconds(), firstClaim
+			pause = in.lease()
 		case q.verdict != nil && q.state == retrying:
-			at += in.backoff(q.attempts).Microseconds()
+			pause = in.backoff(q.attempts)
 		}
-		due, claims = append(due, at), append(claims, claim)
+		waits[pause] = append(waits[pause], q)
 	}
-	if len(keys) == 0 {
-		return nil
+	for pause, keys := range waits {
+		if err := in.insertDue(ctx, tx, keys, pause); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *Inbox) insertDue(ctx context.Context, tx *db.Tx, queue []queued, pause time.Duration) error {
+	n := len(queue)
+	group, topic, states, types := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	keys, claims := make([][]byte, n), make([]int64, n)
+	for i, q := range queue {
+		group[i], topic[i], keys[i], states[i], types[i] = in.cfg.Group, q.Topic, q.keyBytes(), string(q.state), q.meta.Type
+		if q.state == running {
+			claims[i] = firstClaim
+		}
 	}
 	// The row cannot be there, since its inbox row was ours; the update is for its lock.
 	err := tx.InsertAll(ctx, "waiting_key", "on conflict (group_name, topic, key) do update set claim = waiting_key.claim",
 		db.Column{Name: "group_name", Values: group}, db.Column{Name: "topic", Values: topic}, db.Column{Name: "key", Values: keys},
-		db.Column{Name: "state", Values: states}, db.Column{Name: "due", Values: due}, db.Column{Name: "claim", Values: claims}, db.Column{Name: "type", Values: types})
+		db.Column{Name: "state", Values: states}, db.Column{Name: "claim", Values: claims}, db.Column{Name: "type", Values: types},
+		db.Column{Name: "due", Values: db.SQL(fmt.Sprintf("now_micros() + %d", pause.Microseconds()))})
 	if err != nil {
 		return fmt.Errorf("let keys wait: %w", err)
 	}
@@ -128,15 +143,7 @@ func (in *Inbox) insertEvents(ctx context.Context, tx *db.Tx, queue []queued) er
 		}
 		return v
 	}
-	numbered := map[event.Identity]int64{}
-	note := func(r *sql.Rows) error {
-		var id []byte
-		var seq int64
-		err := r.Scan(&id, &seq)
-		numbered[event.Identity(id)] = seq
-		return err
-	}
-	err := tx.InsertReturning(ctx, "waiting_event", "returning identity, seq", note,
+	err := tx.InsertAll(ctx, "waiting_event", "",
 		db.Column{Name: "group_name", Values: text(func(queued) string { return in.cfg.Group })},
 		db.Column{Name: "topic", Values: text(func(q queued) string { return q.Topic })},
 		db.Column{Name: "key", Values: blob(func(q queued) []byte { return q.keyBytes() })},
@@ -156,12 +163,9 @@ func (in *Inbox) insertEvents(ctx context.Context, tx *db.Tx, queue []queued) er
 		db.Column{Name: "error", Values: text(func(q queued) string { return q.lastError })},
 		db.Column{Name: "first_failed_at", Values: number(func(q queued) int64 { return q.firstFailedAt })},
 		db.Column{Name: "failed_at", Values: number(func(q queued) int64 { return q.failedAt })},
-		db.Column{Name: "taken_at", Values: number(func(q queued) int64 { return q.takenAt })})
+		db.Column{Name: "taken_at", Values: db.SQL("now_micros()")})
 	if err != nil {
 		return fmt.Errorf("queue events: %w", err)
-	}
-	for _, q := range queue {
-		q.seq = numbered[q.identity]
 	}
 	return nil
 }

@@ -78,10 +78,6 @@ func (in *Inbox) requeueAll(ctx context.Context, tx *db.Tx, items []*item) (n in
 	if err := t.claim(ctx, tx); err != nil {
 		return 0, err
 	}
-	t.fresh = had // those that were known before are what this is about
-	if err := t.lookUp(ctx, tx); err != nil {
-		return 0, err
-	}
 	for _, it := range had {
 		it.letter = letter{redrives: 1} // a trace of its own, linked to the old one
 		t.park(queued{item: it, state: retrying})
@@ -115,4 +111,22 @@ func (in *Inbox) had(ctx context.Context, tx *db.Tx, items []*item) (had []*item
 		}
 	}
 	return had, nil
+}
+
+// marks are the offsets below which records are old, by partition.
+func (in *Inbox) marks(ctx context.Context, tx *db.Tx, items []*item) (map[int32]int64, error) {
+	type mark struct {
+		part     int32
+		position int64
+	}
+	rows, err := tx.Query(ctx, `select part, position from inbox_mark where group_name = $1 and topic_id = $2`, in.cfg.Group, topicRef(items[0].TopicID, items[0].Topic))
+	found, err := db.Collect(rows, err, func(r *sql.Rows, m *mark) error { return r.Scan(&m.part, &m.position) })
+	if err != nil {
+		return nil, fmt.Errorf("read the marks: %w", err)
+	}
+	marks := map[int32]int64{}
+	for _, m := range found {
+		marks[m.part] = m.position
+	}
+	return marks, nil
 }

@@ -131,9 +131,6 @@ func (t *taking) run(ctx context.Context, tx *db.Tx) error {
 	if err := t.claim(ctx, tx); err != nil {
 		return err
 	}
-	if err := t.lookUp(ctx, tx); err != nil {
-		return err
-	}
 	if err := t.handle(ctx, tx); err != nil {
 		return err
 	}

@@ -47,59 +47,55 @@ func keepRecipients(ctx context.Context, tx *db.Tx, placed []event.Event[schemas
 	return nil
 }
 
-// begin notes that mails are about to be sent, and fills in where to, and which were sent before.
-// One whose recipient nobody knows is left as it is.
+// begin notes that mails are about to be sent, each about another order, and fills in where to, and
+// which were sent before. One whose recipient nobody knows is left as it is.
 func begin(ctx context.Context, tx *db.Tx, mails []*Mail) error {
-	var ids, events, orders, kinds, messages []string
-	if err := address(ctx, tx, mails); err != nil {
+	if err := lookUp(ctx, tx, mails); err != nil {
 		return err
 	}
-	known := map[string]*Mail{} // in the ledger
+	var ids, events, orders, kinds, messages []string
 	for _, m := range mails {
-		if m.address != "" {
+		if m.address != "" && m.SentAt == nil {
 			ids, events, orders, kinds, messages = append(ids, m.ID), append(events, m.EventID), append(orders, m.OrderID), append(kinds, m.Kind), append(messages, m.MessageID)
-			known[m.ID] = m
 		}
 	}
-	err := tx.InsertReturning(ctx, "mail", "on conflict (mail_id) do nothing returning mail_id", func(r *sql.Rows) error {
-		var id string
-		err := r.Scan(&id)
-		delete(known, id)
-		return err
-	}, db.Column{Name: "mail_id", Values: ids}, db.Column{Name: "event_id", Values: events}, db.Column{Name: "order_id", Values: orders},
+	err := tx.InsertAll(ctx, "mail", "on conflict (mail_id) do nothing",
+		db.Column{Name: "mail_id", Values: ids}, db.Column{Name: "event_id", Values: events}, db.Column{Name: "order_id", Values: orders},
 		db.Column{Name: "kind", Values: kinds}, db.Column{Name: "message_id", Values: messages},
 		db.Column{Name: "sent_at", Values: db.SQL("0")}, db.Column{Name: "begun_at", Values: db.SQL("now_micros()")})
 	if err != nil {
 		return fmt.Errorf("begin mails: %w", err)
 	}
-	for id, m := range known {
-		var at int64
-		if err := tx.QueryRow(ctx, `select sent_at from mail where mail_id = $1`, id).Scan(&at); err != nil {
-			return fmt.Errorf("look a mail up: %w", err)
-		}
-		if at > 0 {
-			m.SentAt = new(db.Time(at))
-		}
-	}
 	return nil
 }
 
-// address fills in where mails go to, each about another order.
-func address(ctx context.Context, tx *db.Tx, mails []*Mail) error {
-	ids, of := make([]string, len(mails)), map[string]*Mail{}
+// lookUp fills in where mails go to, and which the ledger knows as sent.
+func lookUp(ctx context.Context, tx *db.Tx, mails []*Mail) error {
+	orders, ids := make([]string, len(mails)), make([]string, len(mails))
+	byOrder, byID := map[string]*Mail{}, map[string]*Mail{}
 	for i, m := range mails {
-		ids[i], of[m.OrderID] = m.OrderID, m
+		orders[i], ids[i] = m.OrderID, m.ID
+		byOrder[m.OrderID], byID[m.ID] = m, m
 	}
-	cond, arg := tx.In("order_id", 1, ids)
-	rows, err := tx.Query(ctx, `select order_id, address from recipient where `+cond, arg)
+	withOrder, orderArg := tx.In("order_id", 1, orders)
+	withID, idArg := tx.In("mail_id", 2, ids)
+	rows, err := tx.Query(ctx, `select order_id, address, 0 from recipient where `+withOrder+`
+		union all select mail_id, '', sent_at from mail where `+withID+` and sent_at > 0`, orderArg, idArg)
 	_, err = db.Collect(rows, err, func(r *sql.Rows, _ *struct{}) error {
-		var order, to string
-		err := r.Scan(&order, &to)
-		of[order].address = to
+		var id, address string
+		var at int64
+		err := r.Scan(&id, &address, &at)
+		switch {
+		case err != nil:
+		case at > 0:
+			byID[id].SentAt = new(db.Time(at))
+		default:
+			byOrder[id].address = address
+		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("read recipients: %w", err)
+		return fmt.Errorf("read recipients and mails: %w", err)
 	}
 	return nil
 }
