@@ -40,7 +40,7 @@ func newEffects(workers int) *effects {
 func (e *effects) open(ctx context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ctx = ctx
+	e.ctx, e.closed = ctx, false
 }
 
 // close waits until nobody has a slot, and gives none any more.
