@@ -4,8 +4,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"net"
 	"net/http"
 
+	"github.com/wneessen/go-mail/smtp"
 	"go.opentelemetry.io/otel/trace"
 
 	"example.com/keyline/pkg/db"
@@ -39,3 +41,22 @@ func (s *Service) Mux() *http.ServeMux { return s.mux() }
 func (s *Service) Trust(roots *x509.CertPool) {
 	s.mailer.dial = (&tls.Dialer{Config: &tls.Config{ServerName: s.mailer.host, RootCAs: roots}}).DialContext
 }
+
+// Connection and Idle are the mailer's.
+type (
+	Connection = connection
+	Idle       struct{ idle }
+)
+
+func NewConnection(wire net.Conn) (*Connection, error) {
+	session, err := smtp.NewClient(wire, "mail.example")
+	return &connection{wire: wire, session: session}, err
+}
+
+func NewIdle() *Idle { return &Idle{} }
+
+func (i *Idle) Put(c *Connection) { i.put(c) }
+
+func (i *Idle) Take() *Connection { return i.take() }
+
+func (i *Idle) Close() { i.close() }

@@ -1,0 +1,168 @@
+package email_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/keyline/pkg/inbox"
+	"example.com/keyline/services/email"
+)
+
+// wires are the connections that were made, of which the last can be cut by the other end.
+type wires struct {
+	mu  sync.Mutex
+	all []*wire
+}
+
+// wire is a connection that the mail server has closed once gone is closed.
+type wire struct {
+	net.Conn
+	gone chan struct{}
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	select {
+	case <-w.gone:
+		return 0, net.ErrClosed
+	default:
+		return w.Conn.Read(b)
+	}
+}
+
+func (w *wires) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, &wire{conn, make(chan struct{})})
+	return w.all[len(w.all)-1], nil
+}
+
+func (w *wires) made() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
+
+func TestMailer_connections(t *testing.T) {
+	t.Parallel()
+	open := func(t *testing.T) (*rig, *wires) {
+		box, w := newMailbox(t), &wires{}
+		cfg := sender(box.Addr())
+		cfg.Dial = w.dial
+		r := newRigWith(t, cfg, inbox.Config{Attempts: 1}).work()
+		r.box = box
+		return r, w
+	}
+	t.Run("mails one after the other share one", func(t *testing.T) {
+		t.Parallel()
+		r, w := open(t)
+		for i := range 5 {
+			id := fmt.Sprint("o-", i)
+			r.take(placed(id, "ada@customer.example"), confirmed(id))
+			r.mails(i + 1)
+		}
+		if n := w.made(); n != 1 {
+			t.Errorf("%d connections, want one", n)
+		}
+	})
+	t.Run("one that the server has closed meanwhile costs no attempt and is told nobody", func(t *testing.T) {
+		t.Parallel()
+		r, w := open(t)
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.mails(1)
+		close(w.all[0].gone)
+		r.take(placed("o-2", "ada@customer.example"), confirmed("o-2"))
+		r.mails(2)
+		if n := w.made(); n != 2 {
+			t.Errorf("%d connections, want two", n)
+		}
+		if n := r.Count(`select count(*) from waiting_event where attempts > 0 or reason <> ''`); n != 0 {
+			t.Errorf("%d attempts were counted", n)
+		}
+	})
+}
+
+// rests returns a connection to a mail server that tells how it was left.
+func rests(t *testing.T, left chan string) *email.Connection {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	go func() {
+		fmt.Fprint(theirs, "220 here\r\n")
+		said := ""
+		for lines := bufio.NewScanner(theirs); said != "QUIT" && lines.Scan(); {
+			said = lines.Text()
+			fmt.Fprint(theirs, "250 yes\r\n")
+		}
+		left <- said
+	}()
+	c, err := email.NewConnection(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	t.Run("a connection that rests is left after two seconds, and one that is used is not", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			idle, left := email.NewIdle(), make(chan string, 9)
+			begun := time.Now()
+			idle.Put(rests(t, left))
+			idle.Put(rests(t, left))
+			<-time.After(time.Second)
+			idle.Put(idle.Take())
+			if how := <-left; how != "QUIT" {
+				t.Errorf("it was left with %s", how)
+			}
+			if took := time.Since(begun); took != 2*time.Second {
+				t.Errorf("the one that nobody took was left after %v", took)
+			}
+			<-left
+			if took := time.Since(begun); took != 3*time.Second {
+				t.Errorf("the other one was left after %v", took)
+			}
+			if idle.Take() != nil {
+				t.Error("one is there still")
+			}
+		})
+	})
+	t.Run("one that has carried a hundred mails is left", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			idle, left := email.NewIdle(), make(chan string, 9)
+			idle.Put(rests(t, left))
+			for range 98 {
+				idle.Put(idle.Take())
+			}
+			if len(left) > 0 {
+				t.Error("it was left before")
+			}
+			idle.Put(idle.Take())
+			<-left
+			idle.Close()
+		})
+	})
+	t.Run("at the end all are left", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			idle, left := email.NewIdle(), make(chan string, 9)
+			idle.Put(rests(t, left))
+			idle.Close()
+			<-left
+			idle.Put(rests(t, left)) // by a mail that was under way
+			idle.Close()
+			<-left
+		})
+	})
+}
