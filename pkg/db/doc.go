@@ -26,4 +26,18 @@
 // intake goes on. Decision: a transaction ends after a minute, a statement outside one after half
 // a minute, and a connection that has rested is asked whether the server is still there. Cost: a
 // round trip for each use after a rest of a second, and no statement that takes longer.
+//
+// # Why writes are sent late
+//
+// Context: a round trip costs as much as a small statement, on both sides, and a transaction of an
+// inbox has a dozen statements. Decision: on PostgreSQL the begin, [Tx.InsertAll] and [Tx.UpdateAll]
+// are sent with the next statement that has an answer, or with the commit. Cost: their errors are
+// those of that statement.
+//
+// # Why transactions are shared
+//
+// Context: a commit waits for the disk, and most of what a transaction costs it costs once.
+// Decision: those who come while one is under way share the next one ([GroupCommit]). Nobody waits
+// for a group to fill: alone, one is as fast as before. Cost: what fails for one is run again for
+// all of a group, one by one.
 package db

@@ -11,16 +11,20 @@
 //
 // # How it works
 //
-// [Inbox.Process] takes a poll's records in one transaction, which takes
-// its locks in the order that every transaction keeps:
+// [Inbox.Process] takes records in one transaction, which the partitions of a topic share when
+// they come at the same time, and which takes its locks in the order that every transaction
+// keeps:
 //
 //  1. It inserts a row per event into inbox. A row that is there already is a duplicate.
-//  2. It reads the partition's mark: what lies below is old, its rows have been removed.
-//  3. It looks up, and locks, which of the events' keys wait in waiting_key.
-//  4. In offset order: an event whose key waits goes into the key's queue in waiting_event,
+//  2. It reads the partitions' marks: what lies below is old, its rows have been removed. It
+//     looks up, and locks, which of the events' keys wait in waiting_key.
+//  3. In offset order: an event whose key waits goes into the key's queue in waiting_event,
 //     a slow one too, any other runs its handler. One that fails goes into the queue, and
 //     its key waits from then on.
-//  5. The handlers' own events are inserted into the outbox; commit; then the offset.
+//  4. The handlers' own events are inserted into the outbox; commit; then the offset.
+//
+// Handlers run many events at a time. If one fails, the transaction is undone and run again with
+// the handlers one by one, each with a way back.
 //
 // [Inbox.Run] works on the queues, in any replica: a worker locks a key that is due, runs
 // its first event, and deletes it in the transaction of its effect. A slow effect runs

@@ -22,7 +22,7 @@ import (
 const (
 	sessionTimeout       = 10 * time.Second
 	staticSessionTimeout = 20 * time.Second
-	heartbeatEvery       = 3 * time.Second
+	heartbeatEvery       = 250 * time.Millisecond
 	rebalanceTimeout     = 30 * time.Second
 	handTimeout          = 10 * time.Second
 	commitTimeout        = 5 * time.Second
