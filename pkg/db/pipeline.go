@@ -145,26 +145,28 @@ type pipelineTx struct {
 
 // Commit implements driver.Tx.
 func (t *pipelineTx) Commit() error {
-	c := t.c
-	tag, err := c.exec(t.ctx, statement{query: "commit"})
+	tag, err := t.c.exec(t.ctx, statement{query: "commit"})
 	switch {
-	case err != nil && !c.Conn.Conn().IsClosed() && c.Conn.Conn().PgConn().TxStatus() != 'I': // something before it has failed
-		_, _ = c.Conn.Conn().Exec(t.ctx, "rollback") // else the connection is not used again
-		return err
-	case err == nil && tag.String() == "ROLLBACK": // a statement had failed, and its error was ignored
+	case err != nil: // of something before it, perhaps
+		_ = t.Rollback()
+	case tag.String() == "ROLLBACK": // a statement had failed, and its error was ignored
 		return pgx.ErrTxCommitRollback
 	}
 	return err
 }
 
-// Rollback implements driver.Tx.
+// Rollback implements driver.Tx. A connection on which it fails is closed, which ends the
+// transaction, too: it would hold its locks in the pool.
 func (t *pipelineTx) Rollback() error {
 	t.c.unsent = nil
 	conn := t.c.Conn.Conn()
-	if !conn.IsClosed() && conn.PgConn().TxStatus() == 'I' {
-		return nil // not even the begin was sent
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' { // not even the begin was sent, or it is over
+		return nil
 	}
 	_, err := conn.Exec(t.ctx, "rollback")
+	if err != nil {
+		_ = conn.PgConn().Conn().Close() // without the farewell, which would wait for an answer
+	}
 	return err
 }
 
