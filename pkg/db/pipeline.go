@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 
@@ -42,6 +43,7 @@ func marked(ctx context.Context, m mark) context.Context { return context.WithVa
 type pipeline struct {
 	*stdlib.Conn
 	unsent []statement
+	failed error // why what was unsent is lost: nothing of the transaction may be kept
 }
 
 type statement struct {
@@ -57,7 +59,7 @@ func (c *pipeline) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 	if !simple || opts.ReadOnly || c.Conn.Conn().IsClosed() {
 		return c.Conn.BeginTx(ctx, opts)
 	}
-	c.unsent = []statement{{query: begin}}
+	c.unsent, c.failed = []statement{{query: begin}}, nil
 	return &pipelineTx{ctx, c}, nil
 }
 
@@ -68,7 +70,10 @@ func (c *pipeline) ExecContext(ctx context.Context, query string, args []driver.
 		c.unsent = append(c.unsent, newStatement(query, args))
 		return driver.ResultNoRows, nil
 	case forget:
-		c.unsent = nil
+		c.unsent, c.failed = nil, nil
+	}
+	if c.failed != nil {
+		return nil, c.failed
 	}
 	if len(c.unsent) == 0 {
 		return c.Conn.ExecContext(ctx, query, args)
@@ -109,6 +114,7 @@ func (c *pipeline) send(ctx context.Context, last statement) (pgx.BatchResults, 
 	for range before {
 		if _, err := sent.Exec(); err != nil {
 			_ = sent.Close() // says the same
+			c.failed = err
 			return nil, err
 		}
 	}
@@ -117,6 +123,9 @@ func (c *pipeline) send(ctx context.Context, last statement) (pgx.BatchResults, 
 
 // QueryContext implements driver.QueryerContext.
 func (c *pipeline) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.failed != nil {
+		return nil, c.failed
+	}
 	if len(c.unsent) == 0 {
 		return c.Conn.QueryContext(ctx, query, args)
 	}
@@ -145,6 +154,9 @@ type pipelineTx struct {
 
 // Commit implements driver.Tx.
 func (t *pipelineTx) Commit() error {
+	if t.c.failed != nil {
+		return errors.Join(t.c.failed, t.Rollback())
+	}
 	tag, err := t.c.exec(t.ctx, statement{query: "commit"})
 	switch {
 	case err != nil: // of something before it, perhaps
@@ -158,7 +170,7 @@ func (t *pipelineTx) Commit() error {
 // Rollback implements driver.Tx. A connection on which it fails is closed, which ends the
 // transaction, too: it would hold its locks in the pool.
 func (t *pipelineTx) Rollback() error {
-	t.c.unsent = nil
+	t.c.unsent, t.c.failed = nil, nil
 	conn := t.c.Conn.Conn()
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' { // not even the begin was sent, or it is over
 		return nil

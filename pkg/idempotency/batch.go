@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,6 +96,11 @@ func (b *Batch[W]) run(ctx context.Context, all []*request[W]) error {
 		})
 	}
 	wg.Wait()
+	for _, r := range all {
+		if r.err != nil && ctx.Err() != nil {
+			return ctx.Err() // that of one of them, which is no reason for the others
+		}
+	}
 	return nil
 }
 
@@ -164,7 +170,7 @@ func (b *Batch[W]) replay(ctx context.Context, tx *db.Tx, all []*request[W]) err
 		switch {
 		case err == nil:
 			r.answer, r.replayed = a, true
-		case err == ErrMismatch || err == ErrInFlight:
+		case errors.Is(err, ErrMismatch), errors.Is(err, ErrInFlight):
 			r.err = err
 		default:
 			return err
@@ -179,7 +185,7 @@ func (k *Keys) find(ctx context.Context, key string, fingerprint []byte) (a Answ
 	err = k.db.QueryRow(ctx, `select fingerprint, status, location, body from idempotency where key = $1 and expires_at > now_micros()`, key).
 		Scan(&first, &a.Status, &a.Location, &a.Body)
 	switch {
-	case err == sql.ErrNoRows:
+	case errors.Is(err, sql.ErrNoRows):
 		return a, false, nil
 	case err != nil:
 		return a, false, fmt.Errorf("look a key up: %w", err)

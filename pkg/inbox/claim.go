@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"maps"
 	"slices"
 
 	"example.com/keyline/pkg/db"
@@ -29,7 +28,7 @@ func (t *taking) claim(ctx context.Context, tx *db.Tx) error {
 	if err != nil {
 		return err
 	}
-	t.found, t.waiting = waiting, maps.Clone(waiting)
+	t.waiting = waiting
 	var seen []*item // again, at positions that may be higher
 	for _, it := range t.items {
 		if known[it.identity] && it.Offset >= marks[it.Partition] {

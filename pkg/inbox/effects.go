@@ -2,8 +2,11 @@ package inbox
 
 import (
 	"context"
+	"database/sql"
 	"sync"
 	"time"
+
+	"example.com/keyline/pkg/db"
 )
 
 // The bounds of what this process has claimed without having picked it: more waits in the
@@ -30,6 +33,7 @@ type effects struct {
 // hold is a claim that is to be kept.
 type hold struct {
 	until time.Time // when the effect's time is over; zero before it has begun and once it has ended
+	kept  time.Time // when the claim was last known to hold
 }
 
 func newEffects(workers int) *effects {
@@ -88,7 +92,7 @@ func (e *effects) start(r *effect, run func(context.Context)) {
 func (e *effects) hold(r *effect) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.held[r] = &hold{}
+	e.held[r] = &hold{kept: r.kept}
 }
 
 func (e *effects) drop(r *effect) {
@@ -131,24 +135,42 @@ func (e *effects) end(r *effect) {
 	}
 }
 
-// claims are those to be kept, by topic and claim number.
-func (e *effects) claims() map[claimKind][][]byte {
+// keptAt is when r's claim was last known to hold.
+func (e *effects) keptAt(r *effect) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all, now := map[claimKind][][]byte{}, time.Now()
+	return e.held[r].kept
+}
+
+// claims are the effects whose claims are to be kept, by topic and key.
+func (e *effects) claims() map[string]map[string]*effect {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all, now := map[string]map[string]*effect{}, time.Now()
 	for r, h := range e.held {
-		if h.until.IsZero() || now.Before(h.until) {
-			kind := claimKind{r.topic, r.claim}
-			all[kind] = append(all[kind], r.claimed.key)
+		if !h.until.IsZero() && now.After(h.until) {
+			continue
 		}
+		if all[r.topic] == nil {
+			all[r.topic] = map[string]*effect{}
+		}
+		all[r.topic][string(r.claimed.key)] = r
 	}
 	return all
 }
 
-// claimKind is what many claims have in common.
-type claimKind struct {
-	topic string
-	claim int64
+// renewed notes that r's claim still held at a time, or that somebody else has the key.
+func (e *effects) renewed(r *effect, at time.Time, mine bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.held[r]
+	switch {
+	case h == nil: // it is over
+	case mine:
+		h.kept = at
+	default:
+		h.kept, h.until = time.Time{}, at
+	}
 }
 
 // renew keeps the claims until ctx ends.
@@ -161,12 +183,44 @@ func (in *Inbox) renew(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for kind, keys := range in.effects.claims() {
-			cond, arg := in.db.In("key", 5, keys)
+		for topic, held := range in.effects.claims() {
 			// Should it fail, the next one may still be in time.
-			_, _ = in.db.Exec(ctx, `update waiting_key set due = now_micros() + $4
-				where group_name = $1 and topic = $2 and claim = $3 and state = 'running' and `+cond,
-				in.cfg.Group, kind.topic, kind.claim, in.lease().Microseconds(), arg)
+			if err := in.renewTopic(ctx, topic, held); err != nil {
+				in.cfg.Log.WarnContext(ctx, "claims of slow effects cannot be renewed yet", "topic", topic, "error", err)
+			}
 		}
 	}
+}
+
+// renewTopic renews claims of one topic. Keys that are locked are left out: one must not hold up the
+// others, and the next time is soon.
+func (in *Inbox) renewTopic(ctx context.Context, topic string, held map[string]*effect) error {
+	ctx, cancel := context.WithTimeout(ctx, in.lease()/3)
+	defer cancel()
+	keys := make([][]byte, 0, len(held))
+	for key := range held {
+		keys = append(keys, []byte(key))
+	}
+	type row struct {
+		key   []byte
+		claim int64
+	}
+	at := time.Now()
+	var kept []row
+	err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
+		cond, arg := tx.In("key", 4, keys)
+		rows, err := tx.Query(ctx, `update waiting_key set due = now_micros() + $3 where group_name = $1 and topic = $2 and state = 'running' and key in (
+			select key from waiting_key where group_name = $1 and topic = $2 and state = 'running' and `+cond+in.db.SkipLocked()+`) returning key, claim`,
+			in.cfg.Group, topic, in.lease().Microseconds(), arg)
+		kept, err = db.Collect(rows, err, func(r *sql.Rows, k *row) error { return r.Scan(&k.key, &k.claim) })
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range kept {
+		r := held[string(k.key)]
+		in.effects.renewed(r, at, k.claim == r.claim)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"time"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -92,7 +93,9 @@ func (e *ending) run(ctx context.Context, tx *db.Tx) error {
 	}
 	for _, r := range e.all {
 		if r.after == nil && r.again == nil {
-			e.cfg.Log.WarnContext(ctx, "claim lost", "topic", r.Topic, "key", r.meta.Subject, "event_id", r.meta.ID)
+			tx.AfterCommit(func() {
+				e.cfg.Log.WarnContext(ctx, "claim lost", "topic", r.Topic, "key", short(r.meta.Subject), "event_id", r.meta.ID)
+			})
 		}
 	}
 	return nil
@@ -241,20 +244,13 @@ func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
 		case head == nil:
 			empty = append(empty, r.claimed.key)
 		case e.claimNext(ctx, r, head):
-			going = append(going, r)
+			going, claimed = append(going, r), append(claimed, r.claimed.key)
 		default:
 			due = append(due, r.claimed.key)
 		}
 	}
 	if err := e.beginNext(ctx, tx, going); err != nil {
 		return err
-	}
-	for _, r := range going {
-		if r.next != nil {
-			claimed = append(claimed, r.claimed.key)
-		} else {
-			due = append(due, r.claimed.key)
-		}
 	}
 	if len(due) > 0 {
 		tx.AfterCommit(e.Wake)
@@ -301,14 +297,14 @@ func (e *ending) heads(ctx context.Context, tx *db.Tx, done []*effect) (map[stri
 
 // claimNext sets r.next if the key's next event may follow at once.
 func (e *ending) claimNext(ctx context.Context, r *effect, head *item) bool {
-	if stopped(ctx) || e.asks(ctx, head.Record) {
+	if e.oneByOne || stopped(ctx) || e.asks(ctx, head.Record) { // one that cannot begin is not the fault of the one before
 		return false
 	}
 	it := e.reopen(ctx, head, nil)
 	if it.err != nil || it.handler == nil || it.handler.slow == nil {
 		return false
 	}
-	next := &effect{item: it, claimed: claimed{r.topic, r.claimed.key, r.claim + 1}}
+	next := &effect{item: it, claimed: claimed{r.topic, r.claimed.key, r.claim + 1}, kept: time.Now()}
 	if !e.admitsSlow(next) {
 		return false
 	}
@@ -316,32 +312,19 @@ func (e *ending) claimNext(ctx context.Context, r *effect, head *item) bool {
 	return true
 }
 
-// beginNext has the handlers of the next events begin. Those of a handler that fails do not follow.
+// beginNext has the handlers of the next events begin.
 func (e *ending) beginNext(ctx context.Context, tx *db.Tx, going []*effect) error {
 	batches := map[*handler][]*effect{}
+	var order []*handler
 	for _, r := range going {
-		batches[r.next.handler] = append(batches[r.next.handler], r)
+		if batches[r.next.handler] == nil {
+			order = append(order, r.next.handler)
+		}
+		batches[r.next.handler] = append(batches[r.next.handler], r.next)
 	}
-	for h, batch := range batches {
-		next := make([]*effect, len(batch))
-		for i, r := range batch {
-			next[i] = r.next
-		}
-		begin := func() error { return e.begin(ctx, tx, h, next) }
-		if !e.oneByOne {
-			if err := begin(); err != nil {
-				return err
-			}
-			continue
-		}
-		err := tx.Savepoint(ctx, begin)
-		if e.lost(ctx, err) {
+	for _, h := range order {
+		if err := e.begin(ctx, tx, h, batches[h]); err != nil {
 			return err
-		}
-		if err != nil {
-			for _, r := range batch {
-				r.next = nil
-			}
 		}
 	}
 	return nil

@@ -224,7 +224,8 @@ func HandleSlow[P event.Payload](in *Inbox, fn func(context.Context, event.Event
 // between the steps.
 type Effect[P event.Payload, B any] struct {
 	// Begin writes down that the effects are about to happen, in the transaction that claims
-	// their keys, and returns as many Bs. An error is as one of [HandleBatch]'s handlers.
+	// their keys, and returns as many Bs. An error is as one of [HandleBatch]'s handlers. It may
+	// be called again for an event, and without the effect after it.
 	Begin func(context.Context, *db.Tx, []event.Event[P]) ([]B, error)
 	// Do has one effect, as the function of [HandleSlow] does.
 	Do func(context.Context, event.Event[P], B) error
@@ -248,12 +249,13 @@ func HandleEffect[P event.Payload, B any](in *Inbox, e Effect[P, B], policy ...P
 			return begun, err
 		},
 		do: func(ctx context.Context, d delivery, begun any) error {
-			return e.Do(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta}, begun.(B))
+			b, _ := begun.(B) // it may be nil
+			return e.Do(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta}, b)
 		},
 		end: func(ctx context.Context, tx *db.Tx, ds []delivery, begun []any) error {
 			all := make([]B, len(begun))
 			for i, b := range begun {
-				all[i] = b.(B)
+				all[i], _ = b.(B)
 			}
 			return e.End(ctx, tx, events[P](ds), all)
 		},

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -21,6 +22,7 @@ type queued struct {
 	behind   bool     // the key waits already
 	verdict  *verdict // of the attempt that failed, if there was one
 	setAside bool
+	claim    int64 // its key's, if it follows the transaction
 }
 
 // enqueue writes the keys, then the events, then the copies of dead letters. The caller
@@ -44,7 +46,7 @@ func (in *Inbox) enqueue(ctx context.Context, tx *db.Tx, queue []queued) error {
 			}
 		}
 	}
-	if err := in.insertKeys(ctx, tx, queue); err != nil {
+	if err := in.insertKeys(ctx, tx, queue, now); err != nil {
 		return err
 	}
 	if err := in.insertEvents(ctx, tx, queue); err != nil {
@@ -65,49 +67,48 @@ func (it *item) record(v *verdict, now int64) {
 	}
 }
 
-// firstClaim is the claim number of a key that is claimed as soon as it waits.
-const firstClaim = 1
-
-func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued) error {
-	// By how long they wait, so that it is the database that says when they are due.
-	waits := map[time.Duration][]queued{}
+// insertKeys lets keys wait. Those of effects that follow the transaction must not be there: if
+// somebody has let one wait since it was looked for, the insert fails, and the rerun finds it.
+func (in *Inbox) insertKeys(ctx context.Context, tx *db.Tx, queue []queued, now int64) error {
+	var waiting, claimed []queued
 	for _, q := range queue {
-		if q.behind || q.setAside {
-			continue
-		}
-		pause := time.Duration(0)
 		switch {
+		case q.behind || q.setAside:
 		case q.state == running:
-			pause = in.lease()
-		case q.verdict != nil && q.state == retrying:
-			pause = in.backoff(q.attempts)
-		}
-		waits[pause] = append(waits[pause], q)
-	}
-	for pause, keys := range waits {
-		if err := in.insertDue(ctx, tx, keys, pause); err != nil {
-			return err
+			claimed = append(claimed, q)
+		default:
+			waiting = append(waiting, q)
 		}
 	}
-	return nil
+	// The update is for the row's lock.
+	if err := in.insertDue(ctx, tx, waiting, now, 0, "on conflict (group_name, topic, key) do update set claim = waiting_key.claim"); err != nil {
+		return err
+	}
+	return in.insertDue(ctx, tx, claimed, now, in.lease(), "")
 }
 
-func (in *Inbox) insertDue(ctx context.Context, tx *db.Tx, queue []queued, pause time.Duration) error {
+// insertDue inserts keys that are due in pause, and after a failure later.
+func (in *Inbox) insertDue(ctx context.Context, tx *db.Tx, queue []queued, now int64, pause time.Duration, tail string) error {
+	slices.SortFunc(queue, func(a, b queued) int { return bytes.Compare(a.keyBytes(), b.keyBytes()) })
 	n := len(queue)
 	group, topic, states, types := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	keys, claims := make([][]byte, n), make([]int64, n)
+	keys, claims, due := make([][]byte, n), make([]int64, n), make([]int64, n)
 	for i, q := range queue {
 		group[i], topic[i], keys[i], states[i], types[i] = in.cfg.Group, q.Topic, q.keyBytes(), string(q.state), q.meta.Type
-		if q.state == running {
-			claims[i] = firstClaim
+		claims[i], due[i] = q.claim, now+pause.Microseconds()
+		if q.verdict != nil && q.state == retrying {
+			due[i] += in.backoff(q.attempts).Microseconds()
 		}
 	}
-	// The row cannot be there, since its inbox row was ours; the update is for its lock.
-	err := tx.InsertAll(ctx, "waiting_key", "on conflict (group_name, topic, key) do update set claim = waiting_key.claim",
-		db.Column{Name: "group_name", Values: group}, db.Column{Name: "topic", Values: topic}, db.Column{Name: "key", Values: keys},
-		db.Column{Name: "state", Values: states}, db.Column{Name: "claim", Values: claims}, db.Column{Name: "type", Values: types},
-		db.Column{Name: "due", Values: db.SQL(fmt.Sprintf("now_micros() + %d", pause.Microseconds()))})
-	if err != nil {
+	when := db.Column{Name: "due", Values: db.SQL(fmt.Sprintf("now_micros() + %d", pause.Microseconds()))}
+	if now != 0 {
+		when.Values = due
+	}
+	cols := []db.Column{
+		{Name: "group_name", Values: group}, {Name: "topic", Values: topic}, {Name: "key", Values: keys},
+		{Name: "state", Values: states}, {Name: "claim", Values: claims}, {Name: "type", Values: types}, when,
+	}
+	if err := tx.InsertAll(ctx, "waiting_key", tail, cols...); err != nil {
 		return fmt.Errorf("let keys wait: %w", err)
 	}
 	return nil

@@ -14,7 +14,8 @@ import (
 type effect struct {
 	*item
 	claimed
-	begun any // what the handler's begin has made of it
+	begun any       // what the handler's begin has made of it
+	kept  time.Time // when its claim was last known to hold
 
 	failure error // of the effect
 	span    *processSpan
@@ -46,6 +47,16 @@ func (in *Inbox) unclaim(ctx context.Context, r *effect) error {
 	return nil
 }
 
+// stillMine reports whether an effect whose turn has come may begin. It may have waited for long:
+// its claim may have run out, or what it needs be down by now.
+func (in *Inbox) stillMine(r *effect) bool {
+	if time.Since(in.effects.keptAt(r)) > in.lease() {
+		return false
+	}
+	ok, _ := in.breaker.admits(r.meta.Type)
+	return ok || r.probe != nil
+}
+
 // lease is how long a claim lasts that is not renewed.
 func (in *Inbox) lease() time.Duration { return in.cfg.Claim / 6 }
 
@@ -56,6 +67,10 @@ func (in *Inbox) runSlow(ctx context.Context, r *effect) error {
 	in.effects.hold(r)
 	defer in.effects.drop(r)
 	if !in.effects.begin(ctx, r, in.cfg.Claim) {
+		return in.unclaim(ctx, r)
+	}
+	if !in.stillMine(r) {
+		in.effects.end(r)
 		return in.unclaim(ctx, r)
 	}
 	hctx, cancel := context.WithTimeout(ctx, in.cfg.Claim)
@@ -86,7 +101,7 @@ func (in *Inbox) writeEnd(ctx context.Context, r *effect) error {
 		if stopped(ctx) && r.last {
 			return err
 		}
-		in.cfg.Log.WarnContext(ctx, "a slow effect's end cannot be written yet", "key", r.meta.Subject, "error", err)
+		in.cfg.Log.WarnContext(ctx, "a slow effect's end cannot be written yet", "key", short(r.meta.Subject), "error", err)
 		wait(ctx, in.backoff(min(attempt, 5)))
 	}
 	if r.after == nil {
@@ -105,7 +120,7 @@ func (in *Inbox) writeEnd(ctx context.Context, r *effect) error {
 func (in *Inbox) follow(r *effect) {
 	in.effects.start(r, func(ctx context.Context) {
 		if err := in.runSlow(ctx, r); err != nil {
-			in.cfg.Log.WarnContext(ctx, "a slow effect is left to who takes its key over", "key", r.meta.Subject, "error", err)
+			in.cfg.Log.WarnContext(ctx, "a slow effect is left to who takes its key over", "key", short(r.meta.Subject), "error", err)
 		}
 	})
 }

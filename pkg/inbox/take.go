@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -76,11 +77,7 @@ func (in *Inbox) take(ctx context.Context, items []*item) error {
 	oneByOne := false
 	for attempt := 1; ; attempt++ {
 		t := &taking{Inbox: in, items: items, oneByOne: oneByOne, blamed: blamed, died: map[string]int{}}
-		err := in.db.Once(ctx, t.run)
-		if err != nil {
-			in.breaker.undo(t.died)
-			t.giveBack()
-		}
+		err := t.once(ctx)
 		lost := errors.As(err, &broken) || errors.Is(err, context.DeadlineExceeded)
 		if lost && len(items) == 1 && attempt > 1 {
 			blamed = err
@@ -108,6 +105,20 @@ func (in *Inbox) take(ctx context.Context, items []*item) error {
 	}
 }
 
+// once runs the transaction. If it fails, nothing of it has been counted or follows it.
+func (t *taking) once(ctx context.Context) (err error) {
+	committed := false
+	defer func() { // also if it panics
+		if !committed {
+			t.breaker.undo(t.died)
+			t.giveBack()
+		}
+	}()
+	err = t.db.Once(ctx, t.run)
+	committed = err == nil
+	return err
+}
+
 // taking is one transaction of Process.
 type taking struct {
 	*Inbox
@@ -116,7 +127,6 @@ type taking struct {
 	blamed   error // the only item's, which is not run then
 
 	fresh   []*item           // those this transaction is the first to see
-	found   map[string]bool   // keys with a queue before this transaction
 	waiting map[string]bool   // keys with a queue, as the transaction goes on
 	queue   []queued          // what goes into the queues
 	died    map[string]int    // dead letters that were counted, by type
@@ -147,7 +157,8 @@ func (t *taking) split() (ready []*item) {
 	return ready
 }
 
-// runnable reports whether an event's handler may run now. If not, it is in the queue then.
+// runnable reports whether an event's handler may run now. If not, it is in the queue then; so is
+// a slow one that may begin.
 func (t *taking) runnable(it *item) bool {
 	switch {
 	case it.err != nil:
@@ -169,7 +180,7 @@ func (t *taking) runnable(it *item) bool {
 // claims puts a slow event into its key's queue, like one that waits. If it may follow this
 // transaction at once, the key is claimed, and its handler may begin.
 func (t *taking) claims(it *item) bool {
-	r := &effect{item: it, claimed: claimed{it.Topic, it.keyBytes(), firstClaim}}
+	r := &effect{item: it, claimed: claimed{it.Topic, it.keyBytes(), rand.Int64N(1<<62) + 1}, kept: time.Now()} // a number that no other claim had
 	if !t.admitsSlow(r) {
 		t.park(queued{item: it, state: retrying})
 		return false
@@ -178,7 +189,7 @@ func (t *taking) claims(it *item) bool {
 		t.slow = map[*item]*effect{}
 	}
 	t.slow[it] = r
-	t.park(queued{item: it, state: running})
+	t.park(queued{item: it, state: running, claim: r.claim})
 	return true
 }
 

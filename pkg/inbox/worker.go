@@ -233,13 +233,14 @@ func (t *trying) run(ctx context.Context, tx *db.Tx) error {
 
 // runNext claims the key of a slow event, which runs after the commit.
 func (t *trying) runNext(ctx context.Context, tx *db.Tx, it *item) error {
-	t.claim++
-	r := &effect{item: it, claimed: t.claimed}
+	next := t.claimed
+	next.claim++
+	r := &effect{item: it, claimed: next, kept: time.Now()}
 	failure := tx.Savepoint(ctx, func() error { return t.begin(ctx, tx, it.handler, []*effect{r}) })
 	switch {
 	case failure == nil:
 		t.slow = r
-		return t.claimKey(ctx, tx, t.claimed)
+		return t.claimKey(ctx, tx, next)
 	case t.lost(ctx, failure):
 		return failure
 	}

@@ -34,11 +34,12 @@ func (c *connection) leave() {
 	c.cut()
 }
 
-// unheard reports whether a connection that had rested was closed by the server meanwhile: it has
-// heard nothing of the mail then.
+// unheard reports whether a server has not even taken the mail's first word: over a connection that
+// had rested that says nothing of the mail. The connection was closed meanwhile, or may carry no more
+// mails, or for no longer.
 func unheard(err error) bool {
 	var answer *gomail.SendError
-	return errors.As(err, &answer) && answer.Reason == gomail.ErrSMTPMailFrom && (answer.ErrorCode() == 0 || answer.ErrorCode() == 421)
+	return errors.As(err, &answer) && answer.Reason == gomail.ErrSMTPMailFrom
 }
 
 const (
