@@ -89,6 +89,47 @@ func TestInsertAll_whose_error_comes_later(t *testing.T) {
 	}
 }
 
+// What a transaction that fails has not sent is never sent, whatever its connection is used for next.
+func TestInsertAll_of_a_transaction_that_fails_is_not_sent_later(t *testing.T) {
+	t.Parallel()
+	d := dbtest.Open(t, items)
+	failed := errors.New("failed")
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		return errors.Join(failed, tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: []string{"a"}}))
+	})
+	if !errors.Is(err, failed) {
+		t.Errorf("InTx = %v, want %v", err, failed)
+	}
+	if _, err := d.Exec(t.Context(), `insert into items (name) values ('b')`); err != nil {
+		t.Error(err)
+	}
+	if got := names(t, d); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("rows %q, want b alone", got)
+	}
+}
+
+// PostgreSQL answers the commit of a transaction in which a statement has failed with a rollback.
+func TestInTx_commit_that_is_a_rollback_is_an_error(t *testing.T) {
+	t.Parallel()
+	if !dbtest.Postgres() {
+		t.Log("SQLite: a statement that fails is undone alone")
+		return
+	}
+	d := dbtest.Open(t, items)
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		if _, err := tx.Exec(ctx, `insert into items (name) values ('a')`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `select 1/0`); err == nil {
+			t.Error("no error")
+		}
+		return nil
+	})
+	if got := names(t, d); err == nil || len(got) > 0 {
+		t.Errorf("InTx = %v, rows %q; want an error and none", err, got)
+	}
+}
+
 // A query that is the first of its transaction, and so sent with its begin, reads what any other does.
 func TestTx_first_query(t *testing.T) {
 	t.Parallel()

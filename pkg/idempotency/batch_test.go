@@ -2,10 +2,13 @@ package idempotency_test
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +33,11 @@ type shop struct {
 }
 
 func newShop(t *testing.T, ttl time.Duration) *shop {
-	s := &shop{db: dbtest.Open(t, idempotency.Migrations, tables), first: make(chan struct{})}
+	return newShopOn(dbtest.Open(t, idempotency.Migrations, tables), ttl)
+}
+
+func newShopOn(d *db.DB, ttl time.Duration) *shop {
+	s := &shop{db: d, first: make(chan struct{})}
 	s.keys = idempotency.New(s.db, ttl)
 	s.Batch = idempotency.NewBatch(s.keys, s.write)
 	return s
@@ -48,6 +55,14 @@ func (s *shop) write(ctx context.Context, tx *db.Tx, work []int64) error {
 		return errBad
 	}
 	return tx.InsertAll(ctx, "effect", "", db.Column{Name: "n", Values: work})
+}
+
+// begun waits for the first transaction.
+func (s *shop) begun() {
+	begun := func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.groups) > 0 }
+	for !begun() {
+		<-time.After(time.Millisecond)
+	}
 }
 
 func (s *shop) ask(key, fingerprint string, n int64, refused error) string {
@@ -98,10 +113,7 @@ func TestBatch(t *testing.T) {
 		s := newShop(t, time.Hour)
 		var wg sync.WaitGroup
 		wg.Go(func() { s.ask("first", "print", 1, nil) })
-		begun := func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.groups) > 0 }
-		for !begun() {
-			<-time.After(time.Millisecond)
-		}
+		s.begun()
 		got := make([]string, 40)
 		for i := range got {
 			wg.Go(func() {
@@ -135,6 +147,45 @@ func TestBatch(t *testing.T) {
 			t.Errorf("a key whose work has failed: %s, want it done", got)
 		}
 	})
+	for _, tt := range []struct {
+		name   string
+		breaks bool // the transaction, behind the work
+	}{{"twins that share a transaction are done once", false}, {"so they are if it fails behind their work", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var broken atomic.Bool
+			d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Statement: func(query string, _ []driver.NamedValue, inTx bool) error {
+				if tt.breaks && inTx && strings.Contains(query, "from idempotency") && broken.CompareAndSwap(false, true) {
+					return errBad
+				}
+				return nil
+			}}.Wrap})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if err := d.Migrate(t.Context(), idempotency.Migrations, tables); err != nil {
+				t.Fatal(err)
+			}
+			s := newShopOn(d, time.Hour)
+			var wg sync.WaitGroup
+			wg.Go(func() { s.ask("first", "print", 1, nil) })
+			s.begun()
+			for range 40 {
+				wg.Go(func() {
+					got := s.ask("k", "print", 100, nil)
+					if alone := strings.Contains(got, errBad.Error()); got != said(100, false, nil) && got != said(100, true, nil) && !alone {
+						t.Errorf("a twin = %s", got)
+					}
+				})
+			}
+			close(s.first)
+			wg.Wait()
+			if got := s.sum(t); got != 101 {
+				t.Errorf("the effects add up to %d, want 101", got)
+			}
+		})
+	}
 	t.Run("a known key has its answer, whatever speaks against the request now", func(t *testing.T) {
 		t.Parallel()
 		s := newShop(t, time.Hour)

@@ -36,6 +36,39 @@ func TestHandleSlow_keeps_its_claim_while_it_works(t *testing.T) {
 	}
 }
 
+// A claim that was taken over is not its first owner's to keep: should the second one die, the key
+// must be free when its lease is over.
+func TestHandleSlow_keeps_no_claim_that_was_taken_over(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{Workers: 2, Claim: 6 * time.Second})
+	hold := make(chan struct{})
+	var underWay atomic.Int64
+	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
+		underWay.Add(1)
+		<-hold
+		return nil, nil
+	})
+	due := func(key string) int { return r.count(`select due from waiting_key where key = $1`, []byte(key)) }
+	r.steps("a", 1, 1)
+	r.steps("b", 1, 1)
+	r.run()
+	defer close(hold)
+	r.until("Run has begun", r.Runs)
+	r.poll(0)
+	r.until("both are under way", func() bool { return underWay.Load() == 2 })
+	if _, err := r.db.Exec(t.Context(), `update waiting_key set claim = claim + 1, due = due + 30000000 where key = $1`, []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	taken := due("a")
+	for range 2 { // one may have been under way before
+		last := due("b")
+		r.until("the other one was renewed", func() bool { return due("b") != last })
+	}
+	if now := due("a"); now != taken {
+		t.Errorf("the claim that was taken over is due %d µs later than its owner has said", now-taken)
+	}
+}
+
 // A claim that was taken over has another number: its first owner, which was stopped or slow,
 // must not write its end over that of the second, nor free the key for a third.
 func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing.T) {

@@ -134,10 +134,14 @@ func TestHandleEffect(t *testing.T) {
 			m.steps(key(i), 1, 1)
 		}
 		m.run()
+		m.until("Run has begun", m.Inbox.Runs)
 		m.poll(0)
+		if state := m.states()["k01"]; state != "dead" {
+			t.Errorf("it is %s, want dead", state)
+		}
 		m.until("four are done and one is dead", func() bool { return len(m.done()) == 4 && m.states()["k01"] == "dead" })
-		if n := m.times("k011"); n != 0 {
-			t.Errorf("its effect happened %d times", n)
+		if n, waiting := m.times("k011"), m.count(`select count(*) from waiting_event`); n != 0 || waiting != 1 {
+			t.Errorf("its effect happened %d times, and it waits %d times; want never and once", n, waiting)
 		}
 	})
 	t.Run("one whose next event cannot begin lets it wait, and is done", func(t *testing.T) {
@@ -198,5 +202,24 @@ func TestHandleEffect(t *testing.T) {
 		m.hold = nil
 		m.run()
 		m.until("the others are done by the next one", func() bool { return len(m.done()) == 5 })
+	})
+	t.Run("a stop gives back nothing that was taken over", func(t *testing.T) {
+		t.Parallel()
+		m := newMailing(t, inbox.Config{Workers: 1, Claim: time.Hour})
+		m.hold = make(chan struct{})
+		m.steps("k00", 1, 1)
+		m.steps("k01", 1, 1)
+		stop := m.run()
+		m.until("Run has begun", m.Inbox.Runs)
+		m.poll(0)
+		m.until("one is under way", func() bool { return m.underWay.Load() == 1 })
+		if _, err := m.db.Exec(t.Context(), `update waiting_key set claim = claim + 1`); err != nil {
+			t.Fatal(err)
+		}
+		close(m.hold)
+		stop()
+		if got := m.states(); got["k00"] != "running" || got["k01"] != "running" {
+			t.Errorf("the keys are %v, want both running still, as another one's", got)
+		}
 	})
 }

@@ -171,25 +171,36 @@ func TestRedrive_of_a_record_with_a_key_too_long_is_refused(t *testing.T) {
 // its key runs anew under a claim of the same number.
 func TestHandleSlow_end_of_a_lost_claim_leaves_a_letter_alone(t *testing.T) {
 	t.Parallel()
+	for name, failure := range map[string]error{"if it has worked": nil, "if it has failed": errOops} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lostClaimEnds(t, failure)
+		})
+	}
+}
+
+func lostClaimEnds(t *testing.T, failure error) {
+	t.Helper()
 	lost := lostClaim("a-1")
 	r := newRig(t, inbox.Config{Workers: 4, Claim: 600 * time.Millisecond, Attempts: 1, Log: slog.New(lost)})
-	var first, second atomic.Int64
+	var first, second, ended atomic.Int64
 	hold, hold2 := make(chan struct{}), make(chan struct{})
 	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
 		switch {
 		case e.Data.N == 1 && first.Add(1) == 1:
 			<-hold // longer than its claim
-			return nil, nil
+			return nil, failure
 		case e.Data.N == 1:
 			return nil, errOops
 		}
 		if second.Add(1) == 1 {
 			<-hold2
 		}
-		return nil, nil
+		return func(context.Context, *db.Tx) error { ended.Add(1); return nil }, nil
 	}, inbox.SkipDead)
 	r.steps("a", 1, 1)
 	r.run()
+	r.until("Run has begun", r.Runs)
 	r.poll(0)
 	r.until("it is set aside", func() bool {
 		return r.count(`select count(*) from waiting_event where set_aside`) == 1 && len(r.states()) == 0
@@ -203,13 +214,13 @@ func TestHandleSlow_end_of_a_lost_claim_leaves_a_letter_alone(t *testing.T) {
 		case <-lost.seen:
 			return true
 		default:
-			return r.count(`select count(*) from waiting_event where set_aside`) == 0
+			return r.count(`select count(*) from waiting_event where set_aside`) != 1
 		}
 	})
 	close(hold2)
 	r.until("the second event is done", func() bool { return len(r.states()) == 0 })
-	if n := r.count(`select count(*) from waiting_event where set_aside`); n != 1 {
-		t.Errorf("%d letters are set aside, want one still", n)
+	if n := r.count(`select count(*) from waiting_event where set_aside`); n != 1 || ended.Load() == 0 {
+		t.Errorf("%d letters are set aside, the second event's end was written %d times; want one still, and once", n, ended.Load())
 	}
 }
 

@@ -441,8 +441,13 @@ func TestHandleSlow(t *testing.T) {
 		r.steps("a", 1, 1)
 		stop := r.run()
 		r.poll(0)
-		if got := <-attempts; got != 2 {
-			t.Errorf("attempt %d wrote, want the second", got)
+		select {
+		case got := <-attempts:
+			if got != 2 {
+				t.Errorf("attempt %d wrote, want the second", got)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("nobody has taken the claim over")
 		}
 		close(first)
 		stop()

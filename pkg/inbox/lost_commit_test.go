@@ -69,6 +69,27 @@ func TestHandleSlow_lostCommit(t *testing.T) {
 			t.Errorf("%d effects of two events, the first one's end was written %d times more", got, ends.Load())
 		}
 	})
+	t.Run("that was a failure, of which one is counted", func(t *testing.T) {
+		t.Parallel()
+		r, lose := losingRig(t, inbox.Config{Workers: 1})
+		var ends atomic.Int64
+		inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
+			return func(context.Context, *db.Tx) error {
+				if ends.Add(1) == 2 { // alone
+					lose.Store(1)
+				}
+				return inbox.Permanent(errOops)
+			}, nil
+		})
+		r.steps("a", 1, 1)
+		stop := r.run()
+		r.poll(0)
+		r.until("it is a dead letter", func() bool { return r.states()["a"] == "dead" })
+		stop()
+		if got := r.count("select attempts from waiting_event"); got != 1 || ends.Load() != 2 || lose.Load() != 2 {
+			t.Errorf("%d attempts, %d calls of its end; an answer was lost: %t; want one and two", got, ends.Load(), lose.Load() == 2)
+		}
+	})
 }
 
 // losingRig is a rig whose database does not tell of the next commit once the number is 1; it is 2
@@ -76,12 +97,14 @@ func TestHandleSlow_lostCommit(t *testing.T) {
 func losingRig(t *testing.T, cfg inbox.Config) (*rig, *atomic.Int64) {
 	t.Helper()
 	lose := &atomic.Int64{}
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Committed: func() error {
-		if lose.CompareAndSwap(1, 2) {
-			return errors.New("the connection broke")
-		}
-		return nil
-	}}.Wrap})
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
+		Committed: func() error {
+			if lose.CompareAndSwap(1, 2) {
+				return errors.New("the connection broke")
+			}
+			return nil
+		},
+	}.Wrap})
 	if err != nil {
 		t.Fatal(err)
 	}

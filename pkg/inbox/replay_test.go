@@ -106,3 +106,27 @@ func TestReplay(t *testing.T) {
 		}
 	})
 }
+
+// An event that is replayed while its effect is under way waits behind itself.
+func TestReplay_of_an_effect_under_way(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{})
+	hold := make(chan struct{})
+	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
+		r.effect(fmt.Sprint(e.Data.Agg, e.Data.N))
+		<-hold
+		return nil, nil
+	}, inbox.Repeatable)
+	r.steps("a", 1, 1)
+	r.run()
+	r.poll(0)
+	r.until("it is under way", func() bool { return len(r.done()) == 1 })
+	if got, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil || got.Queued != 1 {
+		t.Errorf("Replay = %+v, %v", got, err)
+	}
+	close(hold)
+	r.until("nothing waits", func() bool { return len(r.states()) == 0 })
+	if diff := cmp.Diff(r.done(), []string{"a1", "a1"}); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/services/email"
 )
@@ -87,6 +89,27 @@ func TestMailer_connections(t *testing.T) {
 		}
 		if n := r.Count(`select count(*) from waiting_event where attempts > 0 or reason <> ''`); n != 0 {
 			t.Errorf("%d attempts were counted", n)
+		}
+	})
+	t.Run("one that breaks once the server has heard the mail ends its attempt", func(t *testing.T) {
+		t.Parallel()
+		r, _ := open(t)
+		var seen, claim atomic.Int64
+		r.box.Fail(func(context.Context, embedded.Mail) error {
+			switch seen.Add(1) {
+			case 2:
+				return embedded.ErrDropTaken
+			case 3:
+				claim.Store(int64(r.Count(`select claim from waiting_key`)))
+			}
+			return nil
+		})
+		r.take(placed("o-1", "ada@customer.example"), confirmed("o-1"))
+		r.mails(1)
+		r.take(placed("o-2", "ada@customer.example"), confirmed("o-2"))
+		r.mails(3)
+		if n := claim.Load(); n != 2 {
+			t.Errorf("it came again under claim %d, want the second", n)
 		}
 	})
 }
