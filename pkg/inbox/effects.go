@@ -159,17 +159,12 @@ func (e *effects) claims() map[string]map[string]*effect {
 	return all
 }
 
-// renewed notes that r's claim still held at a time, or that somebody else has the key.
-func (e *effects) renewed(r *effect, at time.Time, mine bool) {
+// renewed notes that r's claim still held at a time.
+func (e *effects) renewed(r *effect, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := e.held[r]
-	switch {
-	case h == nil: // it is over
-	case mine:
+	if h := e.held[r]; h != nil { // else it is over
 		h.kept = at
-	default:
-		h.kept, h.until = time.Time{}, at
 	}
 }
 
@@ -192,35 +187,31 @@ func (in *Inbox) renew(ctx context.Context) {
 	}
 }
 
-// renewTopic renews claims of one topic. Keys that are locked are left out: one must not hold up the
+// renewTopic renews claims of one topic; no two have one number. Keys that are locked are left out: one must not hold up the
 // others, and the next time is soon.
 func (in *Inbox) renewTopic(ctx context.Context, topic string, held map[string]*effect) error {
 	ctx, cancel := context.WithTimeout(ctx, in.lease()/3)
 	defer cancel()
-	keys := make([][]byte, 0, len(held))
-	for key := range held {
-		keys = append(keys, []byte(key))
-	}
-	type row struct {
-		key   []byte
-		claim int64
+	keys, claims := make([][]byte, 0, len(held)), make([]int64, 0, len(held))
+	for key, r := range held {
+		keys, claims = append(keys, []byte(key)), append(claims, r.claim)
 	}
 	at := time.Now()
-	var kept []row
+	var kept [][]byte
 	err := in.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
-		cond, arg := tx.In("key", 4, keys)
+		withKey, keyArg := tx.In("key", 4, keys)
+		withClaim, claimArg := tx.In("claim", 5, claims)
 		rows, err := tx.Query(ctx, `update waiting_key set due = now_micros() + $3 where group_name = $1 and topic = $2 and state = 'running' and key in (
-			select key from waiting_key where group_name = $1 and topic = $2 and state = 'running' and `+cond+in.db.SkipLocked()+`) returning key, claim`,
-			in.cfg.Group, topic, in.lease().Microseconds(), arg)
-		kept, err = db.Collect(rows, err, func(r *sql.Rows, k *row) error { return r.Scan(&k.key, &k.claim) })
+			select key from waiting_key where group_name = $1 and topic = $2 and state = 'running' and `+withKey+` and `+withClaim+in.db.SkipLocked()+`) returning key`,
+			in.cfg.Group, topic, in.lease().Microseconds(), keyArg, claimArg)
+		kept, err = db.Collect(rows, err, func(r *sql.Rows, key *[]byte) error { return r.Scan(key) })
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	for _, k := range kept {
-		r := held[string(k.key)]
-		in.effects.renewed(r, at, k.claim == r.claim)
+		in.effects.renewed(held[string(k)], at)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"example.com/keyline/pkg/db"
@@ -26,6 +27,9 @@ type effect struct {
 	again error   // the end could not be written, and is to be tried again
 	next  *effect // the key's next event, claimed in the same transaction
 }
+
+// newClaim is a claim number that no other claim has. That of a key's next event is one more.
+func newClaim() int64 { return rand.Int64N(1<<62) + 1 }
 
 // claimKey marks a key as running, for others to leave alone until the claim ends.
 func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -180,7 +179,7 @@ func (t *taking) runnable(it *item) bool {
 // claims puts a slow event into its key's queue, like one that waits. If it may follow this
 // transaction at once, the key is claimed, and its handler may begin.
 func (t *taking) claims(it *item) bool {
-	r := &effect{item: it, claimed: claimed{it.Topic, it.keyBytes(), rand.Int64N(1<<62) + 1}, kept: time.Now()} // a number that no other claim had
+	r := &effect{item: it, claimed: claimed{it.Topic, it.keyBytes(), newClaim()}, kept: time.Now()}
 	if !t.admitsSlow(r) {
 		t.park(queued{item: it, state: retrying})
 		return false

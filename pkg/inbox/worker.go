@@ -234,7 +234,7 @@ func (t *trying) run(ctx context.Context, tx *db.Tx) error {
 // runNext claims the key of a slow event, which runs after the commit.
 func (t *trying) runNext(ctx context.Context, tx *db.Tx, it *item) error {
 	next := t.claimed
-	next.claim++
+	next.claim = newClaim()
 	r := &effect{item: it, claimed: next, kept: time.Now()}
 	failure := tx.Savepoint(ctx, func() error { return t.begin(ctx, tx, it.handler, []*effect{r}) })
 	switch {
