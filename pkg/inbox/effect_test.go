@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
 )
@@ -222,4 +223,41 @@ func TestHandleEffect(t *testing.T) {
 			t.Errorf("the keys are %v, want both running still, as another one's", got)
 		}
 	})
+}
+
+// A key that somebody lets wait after a poll has looked for it, such as an operator's replay, is not
+// claimed by the poll: its effect would come before what waits, or beside it.
+func TestHandleEffect_of_a_key_that_waits_meanwhile(t *testing.T) {
+	t.Parallel()
+	if !dbtest.Postgres() {
+		t.Log("SQLite: nobody else writes during a transaction")
+		return
+	}
+	r := newRig(t, inbox.Config{})
+	var begun, effects atomic.Int64
+	inbox.HandleEffect(r.Inbox, inbox.Effect[step, int]{
+		Begin: func(ctx context.Context, _ *db.Tx, all []event.Event[step]) ([]int, error) {
+			var err error
+			if begun.Add(1) == 1 {
+				_, err = r.db.Exec(ctx, `insert into waiting_key (group_name, topic, key, state, due, type) values ('test', 'steps', $1, 'retrying', now_micros() + 3600000000, '')`, []byte("a"))
+			}
+			return make([]int, len(all)), err
+		},
+		Do:  func(context.Context, event.Event[step], int) error { effects.Add(1); return nil },
+		End: func(context.Context, *db.Tx, []event.Event[step], []int) error { return nil },
+	})
+	r.steps("a", 1, 1)
+	r.run()
+	r.until("Run has begun", r.Runs)
+	r.poll(0)
+	if n := effects.Load(); n != 0 || r.states()["a"] != "retrying" {
+		t.Errorf("%d effects, the key is %s; want none, and that it waits", n, r.states()["a"])
+	}
+	if _, err := r.db.Exec(t.Context(), `update waiting_key set due = 0`); err != nil {
+		t.Fatal(err)
+	}
+	r.until("it is done", func() bool { return len(r.states()) == 0 })
+	if n := effects.Load(); n != 1 {
+		t.Errorf("%d effects, want one", n)
+	}
 }
