@@ -240,7 +240,7 @@ func HandleEffect[P event.Payload, B any](in *Inbox, e Effect[P, B], policy ...P
 		begin: func(ctx context.Context, tx *db.Tx, ds []delivery) ([]any, error) {
 			all, err := e.Begin(ctx, tx, events[P](ds))
 			if err == nil && len(all) != len(ds) {
-				err = Permanent(fmt.Errorf("Begin of %s has returned %d of %d", ds[0].meta.Type, len(all), len(ds)))
+				err = Permanent(fmt.Errorf("begin returned %d of the %d effects of %s", len(all), len(ds), ds[0].meta.Type))
 			}
 			begun := make([]any, len(all))
 			for i, b := range all {
