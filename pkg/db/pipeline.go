@@ -53,11 +53,14 @@ type statement struct {
 
 // BeginTx implements driver.ConnBeginTx.
 func (c *pipeline) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	begin, simple := map[sql.IsolationLevel]string{
+	begin, known := map[sql.IsolationLevel]string{
 		sql.LevelDefault: "begin", sql.LevelReadCommitted: "begin isolation level read committed",
 	}[sql.IsolationLevel(opts.Isolation)]
-	if !simple || opts.ReadOnly || c.Conn.Conn().IsClosed() {
-		return c.Conn.BeginTx(ctx, opts)
+	switch {
+	case !known || opts.ReadOnly:
+		return nil, fmt.Errorf("transactions are read committed here, and may write: not %+v", opts)
+	case c.Conn.Conn().IsClosed():
+		return nil, driver.ErrBadConn
 	}
 	c.unsent, c.failed = []statement{{query: begin}}, nil
 	return &pipelineTx{ctx, c}, nil

@@ -168,7 +168,7 @@ func TestTx_first_query(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Run("an empty transaction is none", func(t *testing.T) {
+	t.Run("an empty transaction ends as its function does", func(t *testing.T) {
 		t.Parallel()
 		if err := d.InTx(t.Context(), func(context.Context, *db.Tx) error { return nil }); err != nil {
 			t.Error(err)

@@ -39,7 +39,8 @@ const (
 // InTx runs fn in a transaction and commits it; when fn fails or panics, nothing of it is
 // kept. A transaction that fails by a conflict with others is run again, up to five times,
 // so fn must be safe to repeat. fn's error is returned as it is. After an error from the
-// commit itself the outcome may be unknown: the connection was lost meanwhile.
+// commit the outcome may be unknown: the connection was lost meanwhile. It may also be that of
+// a statement that was sent with the commit, see [Tx.InsertAll].
 func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := d.Once(ctx, fn)
@@ -114,7 +115,7 @@ func (t *Tx) Savepoint(ctx context.Context, fn func() error) error {
 		if _, err = t.tx.ExecContext(ctx, `release savepoint s`); err == nil {
 			return nil
 		}
-		err = fmt.Errorf("a statement failed, and its error was ignored: %w", err)
+		err = fmt.Errorf("a statement failed: %w", err)
 	}
 	// Released too: the name would hide an outer savepoint, and each one left costs.
 	for _, q := range []string{`rollback to savepoint s`, `release savepoint s`} {

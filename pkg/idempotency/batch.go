@@ -1,7 +1,6 @@
 package idempotency
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -181,16 +180,9 @@ func (b *Batch[W]) replay(ctx context.Context, tx *db.Tx, all []*request[W]) err
 
 // find looks an answer up that has not expired.
 func (k *Keys) find(ctx context.Context, key string, fingerprint []byte) (a Answer, found bool, err error) {
-	var first []byte
-	err = k.db.QueryRow(ctx, `select fingerprint, status, location, body from idempotency where key = $1 and expires_at > now_micros()`, key).
-		Scan(&first, &a.Status, &a.Location, &a.Body)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return a, false, nil
-	case err != nil:
-		return a, false, fmt.Errorf("look a key up: %w", err)
-	case !bytes.Equal(first, fingerprint):
-		return a, false, ErrMismatch
+	a, err = scanStored(k.db.QueryRow(ctx, selectStored+` and expires_at > now_micros()`, key), fingerprint)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Answer{}, false, nil
 	}
-	return a, true, nil
+	return a, err == nil, err
 }

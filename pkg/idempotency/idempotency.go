@@ -136,16 +136,24 @@ func (k *Keys) claim(ctx context.Context, tx *db.Tx, key string, fingerprint []b
 	return n == 0, nil
 }
 
-func stored(ctx context.Context, tx *db.Tx, key string, fingerprint []byte) (a Answer, err error) {
-	var first []byte
-	err = tx.QueryRow(ctx, `select fingerprint, status, location, body from idempotency where key = $1`, key).Scan(&first, &a.Status, &a.Location, &a.Body)
-	switch {
-	case errors.Is(err, sql.ErrNoRows): // it expired this moment
+const selectStored = `select fingerprint, status, location, body from idempotency where key = $1`
+
+func stored(ctx context.Context, tx *db.Tx, key string, fingerprint []byte) (Answer, error) {
+	a, err := scanStored(tx.QueryRow(ctx, selectStored, key), fingerprint)
+	if errors.Is(err, sql.ErrNoRows) { // it expired this moment
 		return a, ErrInFlight
-	case err != nil:
-		return a, fmt.Errorf("read a stored answer: %w", err)
-	case !bytes.Equal(first, fingerprint):
-		return a, ErrMismatch
+	}
+	return a, err
+}
+
+// scanStored reads an answer, unless it is another request's: ErrMismatch.
+func scanStored(row interface{ Scan(...any) error }, fingerprint []byte) (a Answer, err error) {
+	var first []byte
+	if err := row.Scan(&first, &a.Status, &a.Location, &a.Body); err != nil {
+		return Answer{}, fmt.Errorf("read a stored answer: %w", err)
+	}
+	if !bytes.Equal(first, fingerprint) {
+		return Answer{}, ErrMismatch
 	}
 	return a, nil
 }

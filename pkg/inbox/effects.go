@@ -187,8 +187,8 @@ func (in *Inbox) renew(ctx context.Context) {
 	}
 }
 
-// renewTopic renews claims of one topic; no two have one number. Keys that are locked are left out: one must not hold up the
-// others, and the next time is soon.
+// renewTopic renews claims of one topic; no two have one number. Keys that are locked are left
+// out: one must not hold up the others, and the next time is soon.
 func (in *Inbox) renewTopic(ctx context.Context, topic string, held map[string]*effect) error {
 	ctx, cancel := context.WithTimeout(ctx, in.lease()/3)
 	defer cancel()

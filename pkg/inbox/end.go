@@ -60,8 +60,7 @@ func (e *ending) release() {
 
 // run ends claims. If a key's claim number has moved on, somebody else has the key; if it is not
 // running any more, or the event has gone, the claim has been ended: by an earlier attempt whose
-// commit was not answered, or by who took it over. Then nothing is written. The number alone does
-// not tell: a key that waits anew counts from the beginning.
+// commit was not answered, or by who took it over. Then nothing is written.
 //
 // The effect has happened by then, so that an error of the handler's end is no reason to have it
 // again: it is another attempt at the end alone. Only the last one counts it as a failure.
@@ -103,16 +102,12 @@ func (e *ending) run(ctx context.Context, tx *db.Tx) error {
 
 // lock locks the keys, and returns what is still claimed.
 func (e *ending) lock(ctx context.Context, tx *db.Tx) (mine []*effect, err error) {
-	keys := make([][]byte, len(e.all))
-	for i, r := range e.all {
-		keys[i] = r.claimed.key
-	}
 	type row struct {
 		key   []byte
 		claim int64
 		state string
 	}
-	cond, arg := tx.In("key", 3, keys)
+	cond, arg := tx.In("key", 3, claimedKeys(e.all))
 	rows, err := tx.Query(ctx, `select key, claim, state from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), e.cfg.Group, e.topic, arg)
 	found, err := db.Collect(rows, err, func(r *sql.Rows, k *row) error { return r.Scan(&k.key, &k.claim, &k.state) })
 	if err != nil {
@@ -168,24 +163,17 @@ func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done
 	if err != nil {
 		return nil, err
 	}
-	var order []*handler
-	batches := map[*handler][]*effect{}
 	for _, r := range worked {
-		if !there[r.identity] {
-			continue
+		if there[r.identity] {
+			done = append(done, r)
 		}
-		if batches[r.handler] == nil {
-			order = append(order, r.handler)
-		}
-		batches[r.handler] = append(batches[r.handler], r)
-		done = append(done, r)
 	}
-	for _, h := range order {
-		ds, begun := make([]delivery, len(batches[h])), make([]any, len(batches[h]))
-		for i, r := range batches[h] {
+	for _, batch := range byHandler(done) {
+		ds, begun := make([]delivery, len(batch)), make([]any, len(batch))
+		for i, r := range batch {
 			ds[i], begun[i] = r.delivery(r.span), r.begun
 		}
-		if err := guard(func() error { return h.slow.end(ctx, tx, ds, begun) }); err != nil {
+		if err := guard(func() error { return batch[0].handler.slow.end(ctx, tx, ds, begun) }); err != nil {
 			return nil, err
 		}
 	}
@@ -195,11 +183,11 @@ func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done
 // take deletes the first events of their keys' queues, and says which were there. One that was
 // replayed may be in the queue again.
 func (e *ending) take(ctx context.Context, tx *db.Tx, worked []*effect) (there map[event.Identity]bool, err error) {
-	keys, ids := make([][]byte, len(worked)), make([][]byte, len(worked))
+	ids := make([][]byte, len(worked))
 	for i, r := range worked {
-		keys[i], ids[i] = r.claimed.key, r.identity[:]
+		ids[i] = r.identity[:]
 	}
-	withKey, keyArg := tx.In("e.key", 3, keys)
+	withKey, keyArg := tx.In("e.key", 3, claimedKeys(worked))
 	withID, idArg := tx.In("e.identity", 4, ids)
 	rows, err := tx.Query(ctx, `delete from waiting_event as e where e.group_name = $1 and e.topic = $2 and `+withKey+` and not e.set_aside and `+withID+`
 		and e.seq = (select min(h.seq) from waiting_event h where h.group_name = e.group_name and h.topic = e.topic and h.key = e.key and not h.set_aside)
@@ -238,19 +226,21 @@ func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
 		return err
 	}
 	var empty, due, claimed [][]byte
-	var going []*effect // whose next ones follow
+	var going []*effect // the next ones that follow
 	for _, r := range done {
 		switch head := heads[string(r.claimed.key)]; {
 		case head == nil:
 			empty = append(empty, r.claimed.key)
 		case e.claimNext(ctx, r, head):
-			going, claimed = append(going, r), append(claimed, r.claimed.key)
+			going, claimed = append(going, r.next), append(claimed, r.claimed.key)
 		default:
 			due = append(due, r.claimed.key)
 		}
 	}
-	if err := e.beginNext(ctx, tx, going); err != nil {
-		return err
+	for _, batch := range byHandler(going) {
+		if err := e.begin(ctx, tx, batch); err != nil {
+			return err
+		}
 	}
 	if len(due) > 0 {
 		tx.AfterCommit(e.Wake)
@@ -277,11 +267,7 @@ func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
 
 // heads are the first events of the queues of keys, as they are stored.
 func (e *ending) heads(ctx context.Context, tx *db.Tx, done []*effect) (map[string]*item, error) {
-	keys := make([][]byte, len(done))
-	for i, r := range done {
-		keys[i] = r.claimed.key
-	}
-	cond, arg := tx.In("key", 3, keys)
+	cond, arg := tx.In("key", 3, claimedKeys(done))
 	rows, err := tx.Query(ctx, `select `+eventColumns+` from waiting_event where seq in (
 		select min(seq) from waiting_event where group_name = $1 and topic = $2 and `+cond+` and not set_aside group by key)`, e.cfg.Group, e.topic, arg)
 	found, err := db.Collect(rows, err, func(r *sql.Rows, it *item) error { return scanItem(r, it) })
@@ -312,20 +298,11 @@ func (e *ending) claimNext(ctx context.Context, r *effect, head *item) bool {
 	return true
 }
 
-// beginNext has the handlers of the next events begin.
-func (e *ending) beginNext(ctx context.Context, tx *db.Tx, going []*effect) error {
-	batches := map[*handler][]*effect{}
-	var order []*handler
-	for _, r := range going {
-		if batches[r.next.handler] == nil {
-			order = append(order, r.next.handler)
-		}
-		batches[r.next.handler] = append(batches[r.next.handler], r.next)
+// claimedKeys are the keys of effects.
+func claimedKeys(all []*effect) [][]byte {
+	keys := make([][]byte, len(all))
+	for i, r := range all {
+		keys[i] = r.claimed.key
 	}
-	for _, h := range order {
-		if err := e.begin(ctx, tx, h, batches[h]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return keys
 }

@@ -63,38 +63,49 @@ func waves(items []*item) [][]*item {
 
 // wave runs events of different keys.
 func (t *taking) wave(ctx context.Context, tx *db.Tx, items []*item) error {
-	batches := map[*handler][]*item{}
-	var order []*handler
+	var many []*item
 	for _, it := range items {
-		if it.handler.one != nil {
-			if err := t.one(ctx, tx, it); err != nil {
-				return err
-			}
-			continue
+		if it.handler.one == nil {
+			many = append(many, it)
+		} else if err := t.one(ctx, tx, it); err != nil {
+			return err
 		}
-		if batches[it.handler] == nil {
-			order = append(order, it.handler)
-		}
-		batches[it.handler] = append(batches[it.handler], it)
 	}
-	for _, h := range order {
+	for _, batch := range byHandler(many) {
 		run := t.batch
-		if h.slow != nil {
+		if batch[0].handler.slow != nil {
 			run = t.beginSlow
 		}
-		if err := run(ctx, tx, h, batches[h]); err != nil {
+		if err := run(ctx, tx, batch); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *taking) beginSlow(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
+// byHandler parts events by their handlers, in the order in which these come first.
+func byHandler[T interface{ handledBy() *handler }](all []T) (batches [][]T) {
+	at := map[*handler]int{}
+	for _, one := range all {
+		i, ok := at[one.handledBy()]
+		if !ok {
+			i = len(batches)
+			at[one.handledBy()] = i
+			batches = append(batches, nil)
+		}
+		batches[i] = append(batches[i], one)
+	}
+	return batches
+}
+
+func (it *item) handledBy() *handler { return it.handler }
+
+func (t *taking) beginSlow(ctx context.Context, tx *db.Tx, items []*item) error {
 	all := make([]*effect, len(items))
 	for i, it := range items {
 		all[i] = t.slow[it]
 	}
-	return t.begin(ctx, tx, h, all)
+	return t.begin(ctx, tx, all)
 }
 
 func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
@@ -104,14 +115,14 @@ func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
 	return err
 }
 
-func (t *taking) batch(ctx context.Context, tx *db.Tx, h *handler, items []*item) error {
+func (t *taking) batch(ctx context.Context, tx *db.Tx, items []*item) error {
 	ds := make([]delivery, len(items))
 	open := make([]*processSpan, len(items))
 	for i, it := range items {
 		_, open[i] = t.span(ctx, it)
 		ds[i] = it.delivery(open[i])
 	}
-	err := guard(func() error { return h.batch(ctx, tx, ds) })
+	err := guard(func() error { return items[0].handler.batch(ctx, tx, ds) })
 	for i := range items {
 		t.spans.done(open[i], err)
 	}

@@ -103,7 +103,9 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
-		handlers: map[string]*handler{}, wake: make(chan struct{}, 1), taking: map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{}, effects: newEffects(cfg.Workers), progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
+		handlers: map[string]*handler{}, effects: newEffects(cfg.Workers), wake: make(chan struct{}, 1),
+		taking: map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{},
+		progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
 }
 

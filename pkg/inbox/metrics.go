@@ -51,14 +51,14 @@ type attributes struct {
 	record []metric.RecordOption
 }
 
-func (l *labels) of(key labelled, make func() []attribute.KeyValue) attributes {
+func (l *labels) of(key labelled, attrs func() []attribute.KeyValue) attributes {
 	l.mu.RLock()
 	a, ok := l.sets[key]
 	l.mu.RUnlock()
 	if ok {
 		return a
 	}
-	set := metric.WithAttributeSet(attribute.NewSet(make()...))
+	set := metric.WithAttributeSet(attribute.NewSet(attrs()...))
 	a = attributes{[]metric.AddOption{set}, []metric.RecordOption{set}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -71,7 +71,7 @@ func (l *labels) of(key labelled, make func() []attribute.KeyValue) attributes {
 
 // process are the attributes of a topic that the semantic conventions of messaging name.
 func (m *metrics) process(group, topic string) attributes {
-	return m.labels.of(labelled{group: group, outcome: "process " + topic}, func() []attribute.KeyValue {
+	return m.labels.of(labelled{group: group, topic: topic, outcome: "process"}, func() []attribute.KeyValue {
 		return []attribute.KeyValue{
 			attribute.String("messaging.system", "kafka"), attribute.String("messaging.operation.name", "process"),
 			attribute.String("messaging.destination.name", topic), attribute.String("messaging.consumer.group.name", group),

@@ -129,15 +129,15 @@ func (in *Inbox) follow(r *effect) {
 	})
 }
 
-// begin has a handler write down that effects are about to happen.
-func (in *Inbox) begin(ctx context.Context, tx *db.Tx, h *handler, all []*effect) error {
+// begin has the handler of effects write down that they are about to happen.
+func (in *Inbox) begin(ctx context.Context, tx *db.Tx, all []*effect) error {
 	ds := make([]delivery, len(all))
 	for i, r := range all {
 		ds[i] = r.delivery(&processSpan{sc: r.producer})
 	}
 	var begun []any
 	err := guard(func() (err error) {
-		begun, err = h.slow.begin(ctx, tx, ds)
+		begun, err = all[0].handler.slow.begin(ctx, tx, ds)
 		return err
 	})
 	if err != nil {

@@ -236,7 +236,7 @@ func (t *trying) runNext(ctx context.Context, tx *db.Tx, it *item) error {
 	next := t.claimed
 	next.claim = newClaim()
 	r := &effect{item: it, claimed: next, kept: time.Now()}
-	failure := tx.Savepoint(ctx, func() error { return t.begin(ctx, tx, it.handler, []*effect{r}) })
+	failure := tx.Savepoint(ctx, func() error { return t.begin(ctx, tx, []*effect{r}) })
 	switch {
 	case failure == nil:
 		t.slow = r

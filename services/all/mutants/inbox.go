@@ -79,7 +79,7 @@ func inboxMutations() []mutation {
 			edits:  []edit{{"pkg/inbox/end.go", `e.oneByOne = true`, `e.oneByOne = false`}}},
 		{name: "effect-next-begin", promise: 5, tests: only,
 			breaks: "a key's next effect happens without having begun",
-			edits:  []edit{{"pkg/inbox/end.go", `e.beginNext(ctx, tx, going)`, `e.beginNext(ctx, tx, going[:0])`}}},
+			edits:  []edit{{"pkg/inbox/end.go", `range byHandler(going)`, `range byHandler(going[:0])`}}},
 		{name: "effect-next-claim", promise: 4, tests: only,
 			breaks: "a key's next effect has another claim than its row",
 			edits:  []edit{{"pkg/inbox/end.go", `set claim = claim + 1, due = now_micros() + $4`, `set claim = claim + 0, due = now_micros() + $4`}}},
