@@ -24,11 +24,11 @@ import (
 	"example.com/keyline/pkg/outbox"
 )
 
-// A handler that loses its transaction, by taking longer than the database lets it, must not
-// hold up its partition, nor be tried before all others for ever.
-func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
-	t.Parallel()
-	var snap atomic.Bool // every statement of the transaction fails, until the next one begins
+// snapping is a database whose transaction is lost once snap is set: its statements fail, until the
+// next one begins.
+func snapping(t *testing.T) (d *db.DB, snap *atomic.Bool) {
+	t.Helper()
+	snap = &atomic.Bool{}
 	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
 		Begin: func() error { snap.Store(false); return nil },
 		Statement: func(_ string, _ []driver.NamedValue, inTx bool) error {
@@ -45,6 +45,14 @@ func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
 	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
 		t.Fatal(err)
 	}
+	return d, snap
+}
+
+// A handler that loses its transaction, by taking longer than the database lets it, must not
+// hold up its partition, nor be tried before all others for ever.
+func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
+	t.Parallel()
+	d, snap := snapping(t)
 	r := newRigOn(t, d, inbox.Config{Attempts: 4, Workers: 1})
 	inbox.Handle(r.Inbox, func(ctx context.Context, tx *db.Tx, e event.Event[step]) error {
 		if e.Data.Agg == "bad" {
@@ -67,6 +75,30 @@ func TestHandle_that_loses_its_transaction_delays_its_key_only(t *testing.T) {
 	r.until("it is a dead letter", func() bool { return r.states()["bad"] == "dead" })
 	if n := r.count(`select max(attempts) from waiting_event`); n != 4 {
 		t.Errorf("%d attempts, want 4", n)
+	}
+}
+
+// Nor must one that loses it before its effect.
+func TestHandleEffect_whose_begin_loses_its_transaction_is_a_failed_attempt(t *testing.T) {
+	t.Parallel()
+	d, snap := snapping(t)
+	r := newRigOn(t, d, inbox.Config{Attempts: 4, Workers: 1})
+	inbox.HandleEffect(r.Inbox, inbox.Effect[step, int]{
+		Begin: func(_ context.Context, _ *db.Tx, all []event.Event[step]) ([]int, error) {
+			if all[0].Data.Agg == "bad" {
+				snap.Store(true)
+			}
+			return make([]int, len(all)), nil
+		},
+		Do:  func(_ context.Context, e event.Event[step], _ int) error { r.effect(e.Data.Agg); return nil },
+		End: func(context.Context, *db.Tx, []event.Event[step], []int) error { return nil },
+	})
+	r.steps("bad", 1, 1)
+	r.poll(0) // before Run has begun, what is slow waits for a worker
+	r.run()
+	r.until("it is a dead letter", func() bool { return r.states()["bad"] == "dead" })
+	if n := r.count(`select max(attempts) from waiting_event`); n != 4 || len(r.done()) > 0 {
+		t.Errorf("%d attempts, effects %v; want 4, and none", n, r.done())
 	}
 }
 

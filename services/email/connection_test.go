@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/emersion/go-smtp"
+
 	"example.com/keyline/pkg/embedded"
+	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/pkg/inbox"
 	"example.com/keyline/services/email"
 )
@@ -113,6 +117,66 @@ func TestMailer_connections(t *testing.T) {
 			t.Errorf("it came again under the claim of the first attempt, %d", first.Load())
 		}
 	})
+}
+
+// stingy is a mail server that takes one mail over a connection, and refuses the next.
+type stingy struct {
+	refuse *smtp.SMTPError
+	taken  *atomic.Int64
+	mails  int
+}
+
+func (s *stingy) NewSession(*smtp.Conn) (smtp.Session, error) {
+	return &stingy{refuse: s.refuse, taken: s.taken}, nil
+}
+
+func (s *stingy) Mail(string, *smtp.MailOptions) error {
+	if s.mails++; s.mails > 1 {
+		return s.refuse
+	}
+	return nil
+}
+
+func (s *stingy) Rcpt(string, *smtp.RcptOptions) error { return nil }
+func (s *stingy) Reset()                               {}
+func (s *stingy) Logout() error                        { return nil }
+func (s *stingy) Data(r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	s.taken.Add(1)
+	return err
+}
+
+// Many servers have a limit of mails or time for a connection. That one is over says nothing of the mail.
+func TestMailer_limits(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{421, 452, 530} {
+		t.Run(fmt.Sprint("a ", code, " over a used connection is no answer to the mail"), func(t *testing.T) {
+			t.Parallel()
+			backend := &stingy{refuse: &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, 5, 3}, Message: "enough"}, taken: &atomic.Int64{}}
+			server, ln := smtp.NewServer(backend), listen(t)
+			served := make(chan error, 1)
+			go func() { served <- server.Serve(ln) }()
+			t.Cleanup(func() { _ = server.Close(); <-served })
+			r := newRigWith(t, sender(ln.Addr().String()), inbox.Config{Attempts: 1}).work()
+			for i := range 3 {
+				id := fmt.Sprint("o-", i)
+				r.take(placed(id, "ada@customer.example"), confirmed(id))
+				eventtest.Until(t, "the mail was sent", func() bool { return r.Count(`select count(*) from mail where sent_at > 0`) == i+1 })
+			}
+			if n := backend.taken.Load(); n != 3 {
+				t.Errorf("%d mails, want 3", n)
+			}
+		})
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
 }
 
 // rests returns a connection to a mail server that tells how it was left.
