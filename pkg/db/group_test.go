@@ -38,6 +38,13 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func itself(int) int { return 1 }
 
+// busy begins a group, so that who comes now waits.
+func busy(t *testing.T, wg *sync.WaitGroup, g *db.GroupCommit[int]) {
+	t.Helper()
+	wg.Go(func() { _ = g.Do(t.Context(), 0) })
+	synctest.Wait()
+}
+
 func TestGroupCommit(t *testing.T) {
 	t.Parallel()
 	t.Run("those that come meanwhile share the next one, up to the bound", func(t *testing.T) {
@@ -94,8 +101,7 @@ func TestGroupCommit(t *testing.T) {
 			g := db.NewGroupCommit(10, itself, got.run)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			wg.Go(func() { _ = g.Do(t.Context(), 0) })
-			synctest.Wait()
+			busy(t, &wg, g)
 			wg.Go(func() {
 				if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
 					t.Errorf("the one that left: %v", err)
@@ -122,8 +128,7 @@ func TestGroupCommit(t *testing.T) {
 			g := db.NewGroupCommit(10, itself, got.run)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			wg.Go(func() { _ = g.Do(t.Context(), 0) })
-			synctest.Wait()
+			busy(t, &wg, g)
 			leave()
 			if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
 				t.Error(err)
@@ -144,8 +149,7 @@ func TestGroupCommit(t *testing.T) {
 				return pause(ctx, time.Millisecond)
 			})
 			var wg sync.WaitGroup
-			wg.Go(func() { _ = g.Do(t.Context(), 0) })
-			synctest.Wait()
+			busy(t, &wg, g)
 			wg.Go(func() {
 				defer func() {
 					if recover() == nil {
