@@ -83,8 +83,8 @@ mutants: ## take the promises' code out piece by piece, and name the tests that 
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "$$files"; echo "make lint: next: gofmt -w ." >&2; exit 1; }
-	@go vet ./... && go vet -tags synctests ./services/all/sim && go vet -tags $(IMAGE_TAGS) ./pkg/db ./services/... && cd deploy/check && go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
-	@go run $(STATICCHECK) ./... && cd deploy/check && go run $(STATICCHECK) ./... || { \
+	@go vet ./... && go vet -tags synctests ./services/all/sim && go vet -tags $(IMAGE_TAGS) ./pkg/db ./services/... && cd deploy/check && go vet ./... && cd ../../pkg/bench && go vet ./... || { echo "make lint: mend what go vet names above" >&2; exit 1; }
+	@go run $(STATICCHECK) ./... && cd deploy/check && go run $(STATICCHECK) ./... && cd ../../pkg/bench && go run $(STATICCHECK) ./... || { \
 		echo "make lint: mend what staticcheck names above; what a code means: go run $(STATICCHECK) -explain CODE" >&2; exit 1; }
 	@echo "lint: clean"
 
