@@ -28,6 +28,8 @@ func (in *Inbox) end(ctx context.Context, all []*effect) error {
 	defer e.release()
 	err := in.db.InTx(ctx, e.run)
 	if err != nil && ctx.Err() == nil {
+		// The commit may have come about all the same: then nobody would follow what it claimed.
+		_ = in.unclaim(ctx, e.reserved...) // else its lease runs out
 		e.oneByOne = true
 		err = in.db.InTx(ctx, e.run)
 	}

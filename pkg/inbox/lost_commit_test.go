@@ -32,8 +32,10 @@ func TestHandleSlow_lostCommit(t *testing.T) {
 		})
 		r.steps("a", 1, 2)
 		r.poll(0)
+		begun := time.Now()
 		r.run()
 		r.until("both are done", func() bool { return r.count("select count(*) from waiting_event") == 0 })
+		soon(t, begun)
 		if got := r.count("select last from agg"); got != 2 || lose.Load() != 2 {
 			t.Errorf("%d effects of two events; an answer was lost: %t", got, lose.Load() == 2)
 		}
@@ -90,6 +92,37 @@ func TestHandleSlow_lostCommit(t *testing.T) {
 			t.Errorf("%d attempts, %d calls of its end; an answer was lost: %t; want one and two", got, ends.Load(), lose.Load() == 2)
 		}
 	})
+}
+
+// soon fails if something has waited for the end of a lease, which is ten seconds.
+func soon(t *testing.T, begun time.Time) {
+	t.Helper()
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v: somebody's claim had to run out", took)
+	}
+}
+
+// So it may be with the commit that takes an event and claims its key: the effect comes once, and
+// soon.
+func TestHandleSlow_lostCommit_of_its_taking(t *testing.T) {
+	t.Parallel()
+	r, lose := losingRig(t, inbox.Config{})
+	var effects atomic.Int64
+	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
+		effects.Add(1)
+		return nil, nil
+	})
+	r.steps("a", 1, 1)
+	r.run()
+	r.until("Run has begun", r.Runs)
+	lose.Store(1)
+	begun := time.Now()
+	r.poll(0)
+	r.until("it is done", func() bool { return r.count("select count(*) from waiting_event") == 0 })
+	soon(t, begun)
+	if n := effects.Load(); n != 1 || lose.Load() != 2 {
+		t.Errorf("%d effects; an answer was lost: %t", n, lose.Load() == 2)
+	}
 }
 
 // losingRig is a rig whose database does not tell of the next commit once the number is 1; it is 2

@@ -41,13 +41,23 @@ func (in *Inbox) claimKey(ctx context.Context, tx *db.Tx, c claimed) error {
 	return nil
 }
 
-// unclaim lets others have a key whose event has not been tried.
-func (in *Inbox) unclaim(ctx context.Context, r *effect) error {
-	_, err := in.db.Exec(ctx, `update waiting_key set state = 'retrying', due = now_micros() where group_name = $1 and topic = $2 and key = $3 and claim = $4 and state = 'running'`,
-		in.cfg.Group, r.topic, r.claimed.key, r.claim)
-	if err != nil {
-		return fmt.Errorf("give a claim back: %w", err)
+// unclaim lets others have keys of one topic whose events have not been tried, if they are claimed.
+func (in *Inbox) unclaim(ctx context.Context, all ...*effect) error {
+	if len(all) == 0 {
+		return nil
 	}
+	claims := make([]int64, len(all))
+	for i, r := range all {
+		claims[i] = r.claim
+	}
+	withKey, keyArg := in.db.In("key", 3, claimedKeys(all))
+	withClaim, claimArg := in.db.In("claim", 4, claims)
+	_, err := in.db.Exec(ctx, `update waiting_key set state = 'retrying', due = now_micros() where group_name = $1 and topic = $2 and state = 'running' and `+withKey+` and `+withClaim,
+		in.cfg.Group, all[0].topic, keyArg, claimArg)
+	if err != nil {
+		return fmt.Errorf("give claims back: %w", err)
+	}
+	in.Wake()
 	return nil
 }
 

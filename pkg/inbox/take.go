@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -113,9 +114,13 @@ func (t *taking) once(ctx context.Context) (err error) {
 			t.giveBack()
 		}
 	}()
-	err = t.db.Once(ctx, t.run)
-	committed = err == nil
-	return err
+	if err = t.db.Once(ctx, t.run); err != nil {
+		// The commit may have come about all the same: then nobody would follow what it claimed.
+		_ = t.unclaim(ctx, slices.Collect(maps.Values(t.slow))...) // else its lease runs out
+		return err
+	}
+	committed = true
+	return nil
 }
 
 // taking is one transaction of Process.
