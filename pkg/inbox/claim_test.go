@@ -80,7 +80,7 @@ func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing
 	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
 		switch calls.Add(1) {
 		case 1:
-			if _, err := r.db.Exec(context.Background(), `update waiting_key set due = 0`); err != nil {
+			if _, err := r.db.Exec(context.Background(), `update waiting_key set due = 0, claim = claim + 1`); err != nil {
 				return nil, err
 			}
 			<-second
@@ -158,5 +158,33 @@ func TestHandleSlow_an_end_that_fails_does_not_repeat_the_effect(t *testing.T) {
 	r.until("it is done", func() bool { return len(r.done()) == 1 })
 	if n := effects.Load(); n != 1 {
 		t.Errorf("the effect happened %d times, want once", n)
+	}
+}
+
+// Nor does this process have an effect again that it has in hand, when the database was away or
+// slow for so long that its claim has run out.
+func TestHandleSlow_in_hand_is_not_picked_again(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, inbox.Config{Workers: 2, Claim: time.Hour})
+	var calls atomic.Int64
+	inbox.HandleSlow(r.Inbox, func(ctx context.Context, _ event.Event[step]) (inbox.Done, error) {
+		if calls.Add(1) > 1 {
+			return nil, nil
+		}
+		if _, err := r.db.Exec(ctx, `update waiting_key set due = 0`); err != nil {
+			return nil, err
+		}
+		r.Inbox.Wake()
+		r.until("the claim holds again, or somebody else has taken the key", func() bool {
+			return r.count(`select due from waiting_key`) > 0
+		})
+		return nil, nil
+	})
+	r.steps("a", 1, 1)
+	r.run()
+	r.poll(0)
+	r.until("it is done", func() bool { return len(r.states()) == 0 })
+	if n := calls.Load(); n != 1 {
+		t.Errorf("the effect ran %d times, want once", n)
 	}
 }

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"sync"
@@ -142,13 +143,28 @@ func (e *effects) keptAt(r *effect) time.Time {
 	return e.held[r].kept
 }
 
+// holder is the effect that keeps a claim, if it is in this process's hands.
+func (e *effects) holder(c claimed) *effect {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for r, h := range e.held {
+		if r.claim == c.claim && r.claimed.topic == c.topic && bytes.Equal(r.claimed.key, c.key) && h.keeps(time.Now()) {
+			return r
+		}
+	}
+	return nil
+}
+
+// keeps reports whether the claim is still to be kept.
+func (h *hold) keeps(now time.Time) bool { return h.until.IsZero() || !now.After(h.until) }
+
 // claims are the effects whose claims are to be kept, by topic and key.
 func (e *effects) claims() map[string]map[string]*effect {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	all, now := map[string]map[string]*effect{}, time.Now()
 	for r, h := range e.held {
-		if !h.until.IsZero() && now.After(h.until) {
+		if !h.keeps(now) {
 			continue
 		}
 		if all[r.topic] == nil {

@@ -184,18 +184,34 @@ type trying struct {
 
 // pick locks a key; false if there is none.
 func (t *trying) pick(ctx context.Context, tx *db.Tx, condition string, args ...any) (bool, error) {
-	row := tx.QueryRow(ctx, `select topic, key, claim from waiting_key where group_name = $1 and `+condition+` limit 1`+t.db.SkipLocked(),
+	var found string
+	row := tx.QueryRow(ctx, `select topic, key, claim, state from waiting_key where group_name = $1 and `+condition+` limit 1`+t.db.SkipLocked(),
 		append([]any{t.cfg.Group}, args...)...)
-	switch err := row.Scan(&t.topic, &t.key, &t.claim); {
+	switch err := row.Scan(&t.topic, &t.key, &t.claim, &found); {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("pick a key: %w", err)
 	}
 	t.key = db.Bytes(t.key, false) // that of records without a key is empty
+	t.Wake()                       // there may be more: let another worker look
+	if state(found) == running {
+		if r := t.effects.holder(t.claimed); r != nil {
+			return false, t.keepHeld(ctx, tx, r)
+		}
+	}
 	t.picked = true
-	t.Wake() // there may be more: let another worker look
 	return true, nil
+}
+
+// keepHeld renews the claim of an effect that is in this process's hands, of which the database has
+// not heard in time: it was away, or everything is slow. To have the effect again would not help.
+func (t *trying) keepHeld(ctx context.Context, tx *db.Tx, r *effect) error {
+	at := time.Now()
+	_, err := tx.Exec(ctx, `update waiting_key set due = now_micros() + $4 where group_name = $1 and topic = $2 and key = $3`,
+		t.cfg.Group, t.topic, t.key, t.lease().Microseconds())
+	tx.AfterCommit(func() { t.effects.renewed(r, at) })
+	return err
 }
 
 // run runs the key's first event.
