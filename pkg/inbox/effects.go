@@ -17,6 +17,13 @@ const (
 	maxSlotBytes = 32 << 20
 )
 
+// claimed is a key in a worker's hands.
+type claimed struct {
+	topic string
+	key   []byte
+	claim int64
+}
+
 // effects are the slow effects in this process's hands: those that workers have picked, and those
 // that follow a transaction at once, which have slots.
 type effects struct {
@@ -230,4 +237,14 @@ func (in *Inbox) renewTopic(ctx context.Context, topic string, held map[string]*
 		in.effects.renewed(held[string(k)], at)
 	}
 	return nil
+}
+
+// keepHeld renews the claim of an effect that is in this process's hands, of which the database has
+// not heard in time: it was away, or everything is slow. To have the effect again would not help.
+func (in *Inbox) keepHeld(ctx context.Context, tx *db.Tx, r *effect) error {
+	at := time.Now()
+	_, err := tx.Exec(ctx, `update waiting_key set due = now_micros() + $4 where group_name = $1 and topic = $2 and key = $3`,
+		in.cfg.Group, r.topic, r.claimed.key, in.lease().Microseconds())
+	tx.AfterCommit(func() { in.effects.renewed(r, at) })
+	return err
 }

@@ -132,13 +132,6 @@ func (in *Inbox) mendDue(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-// claimed is a key in a worker's hands.
-type claimed struct {
-	topic string
-	key   []byte
-	claim int64
-}
-
 // work runs the first event of a key that is due.
 func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
 	return in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
@@ -202,16 +195,6 @@ func (t *trying) pick(ctx context.Context, tx *db.Tx, condition string, args ...
 	}
 	t.picked = true
 	return true, nil
-}
-
-// keepHeld renews the claim of an effect that is in this process's hands, of which the database has
-// not heard in time: it was away, or everything is slow. To have the effect again would not help.
-func (t *trying) keepHeld(ctx context.Context, tx *db.Tx, r *effect) error {
-	at := time.Now()
-	_, err := tx.Exec(ctx, `update waiting_key set due = now_micros() + $4 where group_name = $1 and topic = $2 and key = $3`,
-		t.cfg.Group, t.topic, t.key, t.lease().Microseconds())
-	tx.AfterCommit(func() { t.effects.renewed(r, at) })
-	return err
 }
 
 // run runs the key's first event.
