@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,10 +87,10 @@ func (h holds) list(which func(*hold) bool) []Held {
 	return list
 }
 
-// without is the condition that leaves held events out.
-func without(d *db.DB, held []Held) (where string, args []any) {
+// without is the condition that leaves held events out, and rows.
+func without(d *db.DB, held []Held, ids []int64) (where string, args []any) {
 	var topics []string
-	var ids []int64
+	ids = slices.Clip(ids)
 	where = "where true"
 	for _, t := range held {
 		switch {
@@ -106,7 +107,7 @@ func without(d *db.DB, held []Held) (where string, args []any) {
 		cond, arg := d.In("topic", len(args)+1, topics)
 		where, args = where+" and not ("+cond+")", append(args, arg)
 	}
-	if ids != nil {
+	if len(ids) > 0 {
 		cond, arg := d.In("id", len(args)+1, ids)
 		where, args = where+" and not ("+cond+")", append(args, arg)
 	}

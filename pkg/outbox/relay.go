@@ -42,6 +42,7 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 	defer unregister()
 	r := &relay{Outbox: o, pub: pub, limit: o.window, held: holds{}}
 	defer r.release(context.WithoutCancel(ctx))
+	defer func() { _ = r.deleted() }() // should it fail, they are published again
 	var renewed time.Time
 	for ctx.Err() == nil {
 		if r.changed || time.Since(renewed) > o.lease/3 {
@@ -92,6 +93,7 @@ type relay struct {
 	pub     Publisher
 	limit   int // rows of the next window
 	held    holds
+	gone    *deletion     // the last one
 	changed bool          // what is told of them, since the lease has named it
 	row     []target      // held since the brokers have taken something
 	doubt   int           // whether it is their fault, of maxDoubt
@@ -119,7 +121,11 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	where, args := without(r.db, r.held.all())
+	gone, err := r.beingDeleted()
+	if err != nil {
+		return false, err
+	}
+	where, args := without(r.db, r.held.all(), gone)
 	window, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return err == nil && r.again(ctx), err
@@ -198,6 +204,9 @@ func (r *relay) blame(ctx context.Context, window []stored, errs []error, late, 
 
 // probe tries the first event of what is held back, alone.
 func (r *relay) probe(ctx context.Context, h *hold) error {
+	if err := r.deleted(); err != nil { // or it may be read once more
+		return err
+	}
 	where, args := only(h.Held)
 	first, err := r.read(ctx, where, args, 1)
 	if err != nil {
@@ -245,17 +254,58 @@ func (r *relay) read(ctx context.Context, where string, args []any, limit int) (
 
 var errFull = errors.New("window full")
 
+// deletion is that of rows that the brokers have, while the next ones are read and written: these
+// are told by their IDs, since one with a lower ID may be committed later.
+type deletion struct {
+	ids  []int64
+	done chan error // holds one
+}
+
+// fewRows are left out of the next window at less cost than waiting for their deletion.
+const fewRows = 100
+
+// delete deletes rows, behind those before them. It does not wait for few, and returns the errors it
+// knows of.
 func (r *relay) delete(ctx context.Context, ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	where, arg := r.db.In("id", 1, ids)
-	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, arg); err != nil {
-		return fmt.Errorf("delete published events: %w", err)
+	err := r.deleted()
+	d := &deletion{ids, make(chan error, 1)}
+	r.gone = d
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		where, arg := r.db.In("id", 1, ids)
+		_, err := r.db.Exec(ctx, `delete from outbox where `+where, arg)
+		if err != nil {
+			err = fmt.Errorf("delete published events: %w", err)
+		}
+		d.done <- err
+	}()
+	if len(ids) > fewRows {
+		err = errors.Join(err, r.deleted())
 	}
-	return nil
+	return err
+}
+
+// beingDeleted are rows that have been published, and may still be read. If they could not be deleted
+// they are published again.
+func (r *relay) beingDeleted() (ids []int64, err error) {
+	if r.gone != nil && len(r.gone.done) == 0 {
+		return r.gone.ids, nil
+	}
+	return nil, r.deleted()
+}
+
+// deleted waits until nothing is being deleted any more.
+func (r *relay) deleted() error {
+	d := r.gone
+	if d == nil {
+		return nil
+	}
+	r.gone = nil
+	return <-d.done
 }
 
 // acquire takes or renews the lease, and notes in it what is held back, for Stats in every
