@@ -114,7 +114,7 @@ func TestGroupCommit(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			time.AfterFunc(1500*time.Microsecond, leave) // the second group is under way
+			time.AfterFunc(5500*time.Microsecond, leave) // the second group is under way
 			wg.Wait()
 			if diff := cmp.Diff([][]int{{0}, {1, 2}, {2}}, got.all); diff != "" {
 				t.Errorf("groups (-want +got):\n%s", diff)
@@ -136,6 +136,64 @@ func TestGroupCommit(t *testing.T) {
 			wg.Wait()
 			if len(got.all) != 1 {
 				t.Errorf("groups: %v, want one", got.all)
+			}
+		})
+	})
+	t.Run("what is rare begins at once, and what is frequent every five milliseconds", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(10, itself, got.run)
+			for i, c := range []struct{ pause, took time.Duration }{
+				{0, time.Millisecond},
+				{10 * time.Millisecond, time.Millisecond},
+				{2 * time.Millisecond, 3 * time.Millisecond}, // 3 ms behind the begin of the one before
+				{0, 5 * time.Millisecond},
+			} {
+				_ = pause(t.Context(), c.pause)
+				begun := time.Now()
+				if err := g.Do(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begun); took != c.took {
+					t.Errorf("number %d took %v, want %v", i, took, c.took)
+				}
+			}
+			var wg sync.WaitGroup
+			for i := range 3 { // while the first of them waits, the others come
+				wg.Go(func() { _ = g.Do(t.Context(), 10+i) })
+				synctest.Wait()
+			}
+			wg.Wait()
+			if diff := cmp.Diff([]int{10, 11, 12}, got.all[len(got.all)-1]); diff != "" {
+				t.Errorf("the last group (-want +got):\n%s", diff)
+			}
+		})
+	})
+	t.Run("one that leaves before its group begins leaves the others alone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(10, itself, got.run)
+			_ = g.Do(t.Context(), 0)
+			leaving, leave := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
+					t.Errorf("the one that left: %v", err)
+				}
+			})
+			synctest.Wait()
+			wg.Go(func() {
+				if err := g.Do(t.Context(), 2); err != nil {
+					t.Errorf("the one that stayed: %v", err)
+				}
+			})
+			synctest.Wait()
+			leave()
+			wg.Wait()
+			if diff := cmp.Diff([][]int{{0}, {2}}, got.all); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
 			}
 		})
 	})
