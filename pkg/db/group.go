@@ -76,7 +76,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 		g.running++
 	}
 	defer g.next()
-	if err := g.wait(m.ctx); err != nil {
+	if err := g.keepPace(m.ctx); err != nil {
 		g.mu.Unlock()
 		return err
 	}
@@ -85,8 +85,8 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	return g.lead(group)
 }
 
-// wait waits until a group may begin, or ctx has ended. The caller holds mu, which is free meanwhile.
-func (g *GroupCommit[T]) wait(ctx context.Context) error {
+// keepPace waits until a group may begin, or ctx has ended. The caller holds mu, which is free meanwhile.
+func (g *GroupCommit[T]) keepPace(ctx context.Context) error {
 	if rest := pace - time.Since(g.begun); rest > 0 {
 		g.mu.Unlock()
 		timer := time.NewTimer(rest)

@@ -45,6 +45,23 @@ func busy(t *testing.T, wg *sync.WaitGroup, g *db.GroupCommit[int]) {
 	synctest.Wait()
 }
 
+// leavesAndStays has two come, of which the first, 1, leaves when its context ends, and 2 stays.
+func leavesAndStays(t *testing.T, wg *sync.WaitGroup, g *db.GroupCommit[int], leaving context.Context) {
+	t.Helper()
+	wg.Go(func() {
+		if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("the one that left: %v", err)
+		}
+	})
+	synctest.Wait()
+	wg.Go(func() {
+		if err := g.Do(t.Context(), 2); err != nil {
+			t.Errorf("the one that stayed: %v", err)
+		}
+	})
+	synctest.Wait()
+}
+
 func TestGroupCommit(t *testing.T) {
 	t.Parallel()
 	t.Run("those that come meanwhile share the next one, up to the bound", func(t *testing.T) {
@@ -102,18 +119,7 @@ func TestGroupCommit(t *testing.T) {
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			busy(t, &wg, g)
-			wg.Go(func() {
-				if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
-					t.Errorf("the one that left: %v", err)
-				}
-			})
-			synctest.Wait()
-			wg.Go(func() {
-				if err := g.Do(t.Context(), 2); err != nil {
-					t.Errorf("the one that stayed: %v", err)
-				}
-			})
-			synctest.Wait()
+			leavesAndStays(t, &wg, g, leaving)
 			time.AfterFunc(5500*time.Microsecond, leave) // the second group is under way
 			wg.Wait()
 			if diff := cmp.Diff([][]int{{0}, {1, 2}, {2}}, got.all); diff != "" {
@@ -178,18 +184,7 @@ func TestGroupCommit(t *testing.T) {
 			_ = g.Do(t.Context(), 0)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			wg.Go(func() {
-				if err := g.Do(leaving, 1); !errors.Is(err, context.Canceled) {
-					t.Errorf("the one that left: %v", err)
-				}
-			})
-			synctest.Wait()
-			wg.Go(func() {
-				if err := g.Do(t.Context(), 2); err != nil {
-					t.Errorf("the one that stayed: %v", err)
-				}
-			})
-			synctest.Wait()
+			leavesAndStays(t, &wg, g, leaving)
 			leave()
 			wg.Wait()
 			if diff := cmp.Diff([][]int{{0}, {2}}, got.all); diff != "" {

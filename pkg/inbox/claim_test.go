@@ -27,12 +27,18 @@ func TestHandleSlow_keeps_its_claim_while_it_works(t *testing.T) {
 		r.until("the claim was renewed, or has run out", func() bool { return due() != first })
 		return nil, nil
 	})
+	r.once(&calls)
+}
+
+// once has an event whose effect counts its calls, and wants one.
+func (r *rig) once(calls *atomic.Int64) {
+	r.Helper()
 	r.steps("a", 1, 1)
 	r.run()
 	r.poll(0)
 	r.until("it is done", func() bool { return len(r.states()) == 0 })
 	if n := calls.Load(); n != 1 {
-		t.Errorf("the effect ran %d times, want once", n)
+		r.Errorf("the effect ran %d times, want once", n)
 	}
 }
 
@@ -180,11 +186,5 @@ func TestHandleSlow_in_hand_is_not_picked_again(t *testing.T) {
 		})
 		return nil, nil
 	})
-	r.steps("a", 1, 1)
-	r.run()
-	r.poll(0)
-	r.until("it is done", func() bool { return len(r.states()) == 0 })
-	if n := calls.Load(); n != 1 {
-		t.Errorf("the effect ran %d times, want once", n)
-	}
+	r.once(&calls)
 }

@@ -43,30 +43,51 @@ func deleting(t *testing.T, before func() error) *outbox.Outbox {
 	return o
 }
 
+// heldUp has the deletion of the first event held up until the second is published, and then end
+// with an error, which may be nil.
+func heldUp(t *testing.T, end error) (o *outbox.Outbox, w *wire, stop func()) {
+	t.Helper()
+	var asked atomic.Int64
+	hold := make(chan struct{})
+	o = deleting(t, func() error {
+		if asked.Add(1) == 1 {
+			<-hold
+			return end
+		}
+		return nil
+	})
+	w = &wire{}
+	stop = start(t, o, w)
+	eventually(t, "the second one is published", func() bool { return len(w.keys()) > 1 })
+	close(hold)
+	return o, w, stop
+}
+
+func published(t *testing.T, w *wire, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, w.keys()); diff != "" {
+		t.Errorf("published (-want +got):\n%s", diff)
+	}
+}
+
 // What has been published is deleted while the next events are on their way, which do not wait for
 // it; and it is not published again, nor left behind when the relay stops.
 func TestRelay_goes_on_while_what_it_has_published_is_deleted(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int64
-	hold := make(chan struct{})
-	o := deleting(t, func() error {
-		if asked.Add(1) == 1 {
-			<-hold
-		}
-		return nil
-	})
-	var w wire
-	stop := start(t, o, &w)
-	eventually(t, "the first one is being deleted", func() bool { return asked.Load() == 1 })
-	eventually(t, "the next one is published", func() bool { return len(w.keys()) > 1 })
-	close(hold)
+	o, w, stop := heldUp(t, nil)
 	stop()
-	if diff := cmp.Diff([]string{"a1", "a2"}, w.keys()); diff != "" {
-		t.Errorf("published (-want +got):\n%s", diff)
-	}
+	published(t, w, "a1", "a2")
 	if n := pending(t, o); n != 0 {
 		t.Errorf("%d events are left when the relay has stopped", n)
 	}
+}
+
+// What cannot be deleted is published again, and what came behind it is deleted all the same.
+func TestRelay_publishes_again_what_it_could_not_delete(t *testing.T) {
+	t.Parallel()
+	o, w, _ := heldUp(t, errors.New("oops"))
+	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
+	published(t, w, "a1", "a2", "a1")
 }
 
 // So it is if nothing comes behind it.
@@ -82,30 +103,5 @@ func TestRelay_publishes_again_what_it_could_not_delete_at_the_end(t *testing.T)
 	var w wire
 	start(t, o, &w)
 	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	if diff := cmp.Diff([]string{"a1", "a2", "a2"}, w.keys()); diff != "" {
-		t.Errorf("published (-want +got):\n%s", diff)
-	}
-}
-
-// What cannot be deleted is published again, and what came behind it is deleted all the same.
-func TestRelay_publishes_again_what_it_could_not_delete(t *testing.T) {
-	t.Parallel()
-	var asked atomic.Int64
-	hold := make(chan struct{})
-	o := deleting(t, func() error {
-		if asked.Add(1) == 1 {
-			<-hold
-			return errors.New("oops")
-		}
-		return nil
-	})
-	var w wire
-	start(t, o, &w)
-	eventually(t, "the first one is being deleted", func() bool { return asked.Load() == 1 })
-	eventually(t, "the next one is published", func() bool { return len(w.keys()) > 1 })
-	close(hold)
-	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	if diff := cmp.Diff([]string{"a1", "a2", "a1"}, w.keys()); diff != "" {
-		t.Errorf("published (-want +got):\n%s", diff)
-	}
+	published(t, &w, "a1", "a2", "a2")
 }

@@ -16,8 +16,8 @@
 // (pg_snapshot_xmin) let a long transaction hold up everybody and can reverse the events of
 // one key. Decision: the ID is drawn under the lock of the aggregate's row, so that within a
 // key row order is commit order; the relay reads all visible rows in ID order, and deletes
-// what was acknowledged, while the next window goes out: that leaves the same rows out, one by
-// one. Cost: deletes, which keep the table small.
+// what was acknowledged, while the next window goes out, which leaves those rows out by their
+// IDs. Cost: deletes, which keep the table small.
 //
 // # Why one window at a time
 //
