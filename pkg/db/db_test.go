@@ -248,8 +248,9 @@ func TestInsertAll_and_In(t *testing.T) {
 	data[7] = nil
 	err := d.InTx(ctx, func(ctx context.Context, tx *db.Tx) error {
 		got := 0
-		err := tx.InsertReturning(ctx, "items", "returning n", func(*sql.Rows) error { got++; return nil }, db.Column{Name: "name", Values: all},
+		err := tx.InsertReturning(ctx, "items", "returning n", func(db.Scanner) error { got++; return nil }, db.Column{Name: "name", Values: all},
 			db.Column{Name: "data", Values: data}, db.Column{Name: "n", Values: make([]int64, len(all))})
+		err = errors.Join(err, tx.Await(ctx))
 		if got != len(all) {
 			t.Errorf("%d rows returned, want %d", got, len(all))
 		}
@@ -290,7 +291,7 @@ func TestInsertAll_has_no_limit_of_rows(t *testing.T) {
 		if err := tx.InsertAll(ctx, "items", "", columns...); err != nil {
 			return err
 		}
-		return tx.InsertReturning(ctx, "items", "on conflict (name) do update set n = items.n + 1 returning name", func(r *sql.Rows) error {
+		return tx.InsertReturning(ctx, "items", "on conflict (name) do update set n = items.n + 1 returning name", func(r db.Scanner) error {
 			var name string
 			err := r.Scan(&name)
 			returned = append(returned, name)

@@ -105,6 +105,20 @@ func (t *Tx) LockEach(table, columns, where, column string, n int, values [][]by
 	return fmt.Sprintf(`select %s from %s where %s and %s`, columns, table, where, cond), arg
 }
 
+// FirstEach is a query for columns of the first rows of table, as many as most in the order of seq,
+// its primary key, for which where holds and column is value, for each of values, which are given
+// as parameter number n, with the argument for it. It reads no more rows than that of an index that begins
+// with what where names and has column and seq next.
+func (t *Tx) FirstEach(table, columns, where, column, seq string, n int, values [][]byte, most int) (query string, arg any) {
+	first := fmt.Sprintf(`from %s where %s and %s = given order by %s limit %d`, table, where, column, seq, most)
+	if t.dialect == postgres {
+		return fmt.Sprintf(`select first.* from unnest($%d::bytea[]) as given cross join lateral (select %s %s) as first`, n, columns, first), values
+	}
+	_, list := t.In("", n, values)
+	return fmt.Sprintf(`select %s from (select unhex(value) as given from json_each($%d)) cross join %s as first on first.%s in (select %[4]s %s)`,
+		columns, n, table, seq, first), list
+}
+
 // txOptions pin the isolation level: a transaction must see what others have committed between
 // two of its statements, whatever the server's default is.
 func (d dialect) txOptions() *sql.TxOptions {

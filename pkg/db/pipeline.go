@@ -33,11 +33,19 @@ type markKey struct{}
 type mark int
 
 const (
-	later  mark = iota + 1 // of a statement whose answer nobody needs
+	later  mark = iota + 1 // of a statement whose answer nobody needs now
 	forget                 // of one before which what has not been sent is not sent at all
+	await                  // of none: what has not been sent is sent
 )
 
 func marked(ctx context.Context, m mark) context.Context { return context.WithValue(ctx, markKey{}, m) }
+
+type scanKey struct{}
+
+// scanned is the context of a statement whose rows are read when its answer comes.
+func scanned(ctx context.Context, scan func(Scanner) error) context.Context {
+	return context.WithValue(marked(ctx, later), scanKey{}, scan)
+}
 
 // pipeline is one connection. database/sql uses it from one goroutine at a time.
 type pipeline struct {
@@ -49,6 +57,7 @@ type pipeline struct {
 type statement struct {
 	query string
 	args  []any
+	scan  func(Scanner) error // nil: nobody reads its rows
 }
 
 // BeginTx implements driver.ConnBeginTx.
@@ -70,10 +79,21 @@ func (c *pipeline) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 func (c *pipeline) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	switch ctx.Value(markKey{}) {
 	case later:
-		c.unsent = append(c.unsent, newStatement(query, args))
+		s := newStatement(query, args)
+		s.scan, _ = ctx.Value(scanKey{}).(func(Scanner) error)
+		c.unsent = append(c.unsent, s)
 		return driver.ResultNoRows, nil
 	case forget:
 		c.unsent, c.failed = nil, nil
+	case await:
+		if len(c.unsent) == 0 {
+			return driver.ResultNoRows, c.failed
+		}
+		sent, err := c.send(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return driver.ResultNoRows, sent.Close()
 	}
 	if c.failed != nil {
 		return nil, c.failed
@@ -90,7 +110,7 @@ func newStatement(query string, named []driver.NamedValue) statement {
 	for i, v := range named {
 		args[i] = v.Value
 	}
-	return statement{query, args}
+	return statement{query: query, args: args}
 }
 
 // exec sends what is unsent, and a statement behind it.
@@ -106,22 +126,41 @@ func (c *pipeline) exec(ctx context.Context, last statement) (tag pgconn.Command
 	return tag, sent.Close()
 }
 
-// send is exec whose caller reads the last answer.
-func (c *pipeline) send(ctx context.Context, last statement) (pgx.BatchResults, error) {
+// send sends what is unsent, and a statement behind it whose answer the caller reads.
+func (c *pipeline) send(ctx context.Context, last ...statement) (pgx.BatchResults, error) {
 	b, before := &pgx.Batch{}, c.unsent
 	c.unsent = nil
-	for _, s := range append(before, last) {
+	for _, s := range append(before, last...) {
 		b.Queue(s.query, s.args...)
 	}
 	sent := c.Conn.Conn().SendBatch(ctx, b)
-	for range before {
-		if _, err := sent.Exec(); err != nil {
+	for _, s := range before {
+		if err := s.read(sent); err != nil {
 			_ = sent.Close() // says the same
 			c.failed = err
 			return nil, err
 		}
 	}
 	return sent, nil
+}
+
+// read reads the answer, which is the next one.
+func (s *statement) read(sent pgx.BatchResults) error {
+	if s.scan == nil {
+		_, err := sent.Exec()
+		return err
+	}
+	rows, err := sent.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := s.scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // QueryContext implements driver.QueryerContext.

@@ -257,3 +257,138 @@ func TestLockEach(t *testing.T) {
 		}
 	}
 }
+
+// numbered are items whose numbers count from 1, each under the name and the data of its group.
+func numbered(t *testing.T, groups ...string) *db.DB {
+	d := dbtest.Open(t, items)
+	names, data, n := make([]string, len(groups)), make([][]byte, len(groups)), make([]int64, len(groups))
+	for i, g := range groups {
+		names[i], data[i], n[i] = fmt.Sprint(i+1), []byte(g), int64(i+1)
+	}
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		return tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: names}, db.Column{Name: "data", Values: data}, db.Column{Name: "n", Values: n})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestFirstEach(t *testing.T) {
+	t.Parallel()
+	d := numbered(t, "a", "b", "a", "b", "a", "c", "a", "b")
+	for _, tt := range []struct {
+		most int
+		want []string
+	}{{1, []string{"a3", "b4"}}, {2, []string{"a3", "a5", "b4", "b8"}}, {9, []string{"a3", "a5", "a7", "b4", "b8"}}} {
+		err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			query, arg := tx.FirstEach("items", "data, n", "n > $1", "data", "id", 2, [][]byte{[]byte("b"), []byte("a"), []byte("d")}, tt.most)
+			rows, err := tx.Query(ctx, query, 2, arg)
+			got, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error {
+				var data []byte
+				var n int
+				err := r.Scan(&data, &n)
+				*s = fmt.Sprint(string(data), n)
+				return err
+			})
+			if slices.Sort(got); !slices.Equal(got, tt.want) {
+				t.Errorf("the first %d: %q, want %q", tt.most, got, tt.want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Rows of a query that is sent later have been read when the next statement is answered, and are
+// those of its own moment.
+func TestTx_QueryLater(t *testing.T) {
+	t.Parallel()
+	d := numbered(t, "a", "b", "c")
+	failed := errors.New("cannot be read")
+	read := func(ctx context.Context, tx *db.Tx, scanErr error) (func() []int, error) {
+		var all []int
+		err := tx.QueryLater(ctx, func(row db.Scanner) error {
+			var n int
+			err := row.Scan(&n)
+			all = append(all, n)
+			return errors.Join(err, scanErr)
+		}, `select n from items where n > $1 order by n`, 1)
+		return func() []int { return all }, err
+	}
+	for _, tt := range []struct {
+		name    string
+		answer  func(ctx context.Context, tx *db.Tx) error
+		scanErr error
+	}{
+		{"at a query", func(ctx context.Context, tx *db.Tx) error {
+			var n int
+			err := tx.QueryRow(ctx, `select count(*) from items`).Scan(&n)
+			if err == nil && n != 2 {
+				err = fmt.Errorf("%d rows are left", n)
+			}
+			return err
+		}, nil},
+		{"at a statement", func(ctx context.Context, tx *db.Tx) error {
+			n, err := tx.Exec(ctx, `update items set n = n + 10`)
+			if err == nil && n != 2 {
+				err = fmt.Errorf("%d rows are left", n)
+			}
+			return err
+		}, nil},
+		{"when it is waited for", func(ctx context.Context, tx *db.Tx) error { return tx.Await(ctx) }, nil},
+		{"an error of reading them is that of the statement", func(ctx context.Context, tx *db.Tx) error { return tx.Await(ctx) }, failed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := d.Once(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+				got, err := read(ctx, tx, tt.scanErr)
+				if err != nil {
+					return err
+				}
+				if err := tx.ExecLater(ctx, `delete from items where n = 3`); err != nil {
+					return err
+				}
+				if err := tt.answer(ctx, tx); err != nil {
+					return err
+				}
+				if !slices.Equal(got(), []int{2, 3}) {
+					t.Errorf("%v were read, want 2 and 3", got())
+				}
+				return failed // as it was, for the next
+			})
+			if !errors.Is(err, failed) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A lock that goes together with a query is had before the query reads.
+func TestTx_QueryLater_that_waits_for_a_lock(t *testing.T) {
+	t.Parallel()
+	d := numbered(t, "a")
+	locked, reading := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		first <- d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+			if _, err := tx.Exec(ctx, `update items set n = n + 1 where name = '1'`); err != nil {
+				return err
+			}
+			close(locked)
+			<-reading
+			return tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: []string{"2"}}, db.Column{Name: "n", Values: []int64{7}})
+		})
+	}()
+	<-locked
+	var under, n int64
+	close(reading)
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		err := tx.QueryLater(ctx, func(row db.Scanner) error { return row.Scan(&under) }, `select n from items where name = '1'`+tx.ForUpdate())
+		return errors.Join(err, tx.QueryRow(ctx, `select count(*) from items`).Scan(&n))
+	})
+	if err := errors.Join(err, <-first); err != nil || under != 2 || n != 2 {
+		t.Errorf("under the lock n = %d, and %d rows, %v; want 2 and 2: what the lock has waited for", under, n, err)
+	}
+}

@@ -40,7 +40,7 @@ const (
 // kept. A transaction that fails by a conflict with others is run again, up to five times,
 // so fn must be safe to repeat. fn's error is returned as it is. After an error from the
 // commit the outcome may be unknown: the connection was lost meanwhile. It may also be that of
-// a statement that was sent with the commit, see [Tx.InsertAll].
+// a statement that was sent with the commit, see [Tx.ExecLater].
 func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := d.Once(ctx, fn)
@@ -169,6 +169,45 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 	return affected(t.tx.ExecContext(ctx, query, args...))
 }
 
+// ExecLater is Exec whose answer nobody needs: on PostgreSQL it is sent with the next statement that
+// is answered, or with the commit, and so its error may be theirs. It saves a round trip.
+func (t *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
+	_, err := t.tx.ExecContext(marked(ctx, later), query, args...)
+	return err
+}
+
+// Scanner is a row that a query has found.
+type Scanner interface{ Scan(dest ...any) error }
+
+// QueryLater is a query that is sent like [Tx.ExecLater]: scan has been called with each row when the
+// next statement has been answered. Statements that go together see each what is committed when the
+// server comes to it.
+func (t *Tx) QueryLater(ctx context.Context, scan func(Scanner) error, query string, args ...any) error {
+	if t.dialect == postgres {
+		return t.ExecLater(scanned(ctx, scan), query, args...)
+	}
+	rows, err := t.tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Await sends what is still to be sent, and returns when it has been answered.
+func (t *Tx) Await(ctx context.Context) error {
+	if t.dialect != postgres {
+		return nil
+	}
+	_, err := t.tx.ExecContext(marked(ctx, await), "")
+	return err
+}
+
 // Query reads rows; the caller closes them before the next statement.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
 	rows, err := t.tx.QueryContext(ctx, query, args...)
@@ -185,40 +224,25 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
 
 // InsertAll inserts rows given by their columns, in their order: in one statement, but on
 // SQLite in as many as its limit on parameters asks for. tail follows it, such as "on conflict
-// do nothing". On PostgreSQL it is sent with the next statement that has an answer, or with the
-// commit, and so its error may be theirs.
+// do nothing". It is sent like [Tx.ExecLater].
 func (t *Tx) InsertAll(ctx context.Context, table, tail string, cols ...Column) error {
-	return t.inserts(table, tail, cols, func(query string, args []any) error {
-		_, err := t.tx.ExecContext(marked(ctx, later), query, args...)
-		return err
-	})
+	return t.inserts(table, tail, cols, func(query string, args []any) error { return t.ExecLater(ctx, query, args...) })
 }
 
-// InsertReturning is InsertAll whose tail returns rows; scan is called with each.
-func (t *Tx) InsertReturning(ctx context.Context, table, tail string, scan func(*sql.Rows) error, cols ...Column) error {
-	return t.inserts(table, tail, cols, func(query string, args []any) error {
-		rows, err := t.tx.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if err := scan(rows); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	})
+// InsertReturning is InsertAll whose tail returns rows, which scan is given as that of
+// [Tx.QueryLater] is.
+func (t *Tx) InsertReturning(ctx context.Context, table, tail string, scan func(Scanner) error, cols ...Column) error {
+	return t.inserts(table, tail, cols, func(query string, args []any) error { return t.QueryLater(ctx, scan, query, args...) })
 }
 
 // UpdateAll sets columns of the rows that key names, in one statement, but on SQLite in as many as
-// its limit on parameters asks for. No row may be named twice. It is sent like [Tx.InsertAll].
+// its limit on parameters asks for. No row may be named twice. It is sent like [Tx.ExecLater].
 func (t *Tx) UpdateAll(ctx context.Context, table string, key Column, cols ...Column) error {
 	cols = append([]Column{key}, cols...)
 	most, n := t.dialect.rowsPerInsert(len(cols)), length(key.Values)
 	for from := 0; from < n; from += most {
 		query, args := t.dialect.updateAll(table, cols, from, min(from+most, n))
-		if _, err := t.tx.ExecContext(marked(ctx, later), query, args...); err != nil {
+		if err := t.ExecLater(ctx, query, args...); err != nil {
 			return err
 		}
 	}
@@ -259,6 +283,5 @@ func (t *Tx) LockTimeout(ctx context.Context, d time.Duration) error {
 	if t.dialect != postgres {
 		return nil
 	}
-	_, err := t.tx.ExecContext(marked(ctx, later), fmt.Sprintf(`set local lock_timeout = %d`, d.Milliseconds()))
-	return err
+	return t.ExecLater(ctx, fmt.Sprintf(`set local lock_timeout = %d`, d.Milliseconds()))
 }

@@ -148,7 +148,7 @@ func (b *Batch[W]) claim(ctx context.Context, tx *db.Tx, all []*request[W]) (map
 	}
 	err := tx.InsertReturning(ctx, "idempotency", `on conflict (key) do update
 		set fingerprint = excluded.fingerprint, status = excluded.status, location = excluded.location, body = excluded.body, expires_at = excluded.expires_at
-		where idempotency.expires_at <= now_micros() returning key`, func(r *sql.Rows) error {
+		where idempotency.expires_at <= now_micros() returning key`, func(r db.Scanner) error {
 		var key string
 		err := r.Scan(&key)
 		claimed[key] = of[key]
@@ -156,6 +156,9 @@ func (b *Batch[W]) claim(ctx context.Context, tx *db.Tx, all []*request[W]) (map
 	}, db.Column{Name: "key", Values: keys}, db.Column{Name: "fingerprint", Values: fingerprints}, db.Column{Name: "status", Values: statuses},
 		db.Column{Name: "location", Values: locations}, db.Column{Name: "body", Values: bodies},
 		db.Column{Name: "expires_at", Values: db.SQL(fmt.Sprintf("now_micros() + %d", b.keys.ttl.Microseconds()))})
+	if err == nil {
+		err = tx.Await(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("claim keys: %w", err)
 	}

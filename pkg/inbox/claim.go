@@ -73,7 +73,7 @@ func (t *taking) insert(ctx context.Context, tx *db.Tx, items []*item, tail stri
 		part[i], position[i] = int64(it.Partition), it.Offset
 	}
 	set := make(map[event.Identity]bool, n)
-	note := func(r *sql.Rows) error {
+	note := func(r db.Scanner) error {
 		var id []byte
 		if err := r.Scan(&id); err != nil {
 			return err

@@ -67,11 +67,15 @@ func (e *effects) close() {
 func (e *effects) reserve(r *effect) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ctx == nil || e.closed || stopped(e.ctx) || e.slots >= maxSlots || e.bytes+len(r.Value) > maxSlotBytes {
+	r.bytes = len(r.Value)
+	for _, it := range r.behind {
+		r.bytes += len(it.Value)
+	}
+	if e.ctx == nil || e.closed || stopped(e.ctx) || e.slots >= maxSlots || e.bytes+r.bytes > maxSlotBytes {
 		return false
 	}
 	e.slots++
-	e.bytes += len(r.Value)
+	e.bytes += r.bytes
 	e.tasks.Add(1)
 	return true
 }
@@ -81,7 +85,7 @@ func (e *effects) free(r *effect) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.slots--
-	e.bytes -= len(r.Value)
+	e.bytes -= r.bytes
 	e.tasks.Done()
 }
 

@@ -2,13 +2,11 @@ package inbox
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"time"
 
 	"example.com/keyline/pkg/db"
-	"example.com/keyline/pkg/event"
 )
 
 // enders are the effects of a topic whose ends are to be written now.
@@ -46,8 +44,9 @@ type ending struct {
 	*Inbox
 	topic    string
 	all      []*effect
-	oneByOne bool      // the handlers run, each with a way back
-	reserved []*effect // next ones, with slots that are theirs only after the commit
+	oneByOne bool               // the handlers run, each with a way back
+	queues   map[*effect]*queue // of those that are still claimed
+	reserved []*effect          // next ones, with slots that are theirs only after the commit
 }
 
 // release gives back the slots of what will not run.
@@ -71,19 +70,22 @@ func (e *ending) run(ctx context.Context, tx *db.Tx) error {
 		r.after, r.again, r.next = nil, nil, nil
 	}
 	e.release() // a transaction that was run before may have reserved some
-	mine, err := e.lock(ctx, tx)
-	if err != nil {
+	if err := e.lock(ctx, tx); err != nil {
 		return err
 	}
-	var worked, done []*effect
-	for _, r := range mine {
+	var worked []*effect
+	for _, r := range e.all {
+		if q := e.queues[r]; q == nil || q.own == 0 {
+			continue
+		}
 		if r.failure == nil {
 			worked = append(worked, r)
 		} else if err := e.settleSlow(ctx, tx, r, r.failure); err != nil {
 			return err
 		}
 	}
-	if done, err = e.endAll(ctx, tx, worked); err != nil {
+	done, err := e.endAll(ctx, tx, worked)
+	if err != nil {
 		return err
 	}
 	for _, r := range done {
@@ -102,48 +104,19 @@ func (e *ending) run(ctx context.Context, tx *db.Tx) error {
 	return nil
 }
 
-// lock locks the keys, and returns what is still claimed.
-func (e *ending) lock(ctx context.Context, tx *db.Tx) (mine []*effect, err error) {
-	type row struct {
-		key   []byte
-		claim int64
-		state string
-	}
-	cond, arg := tx.In("key", 3, claimedKeys(e.all))
-	rows, err := tx.Query(ctx, `select key, claim, state from waiting_key where group_name = $1 and topic = $2 and `+cond+` order by key`+tx.ForUpdate(), e.cfg.Group, e.topic, arg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, k *row) error { return r.Scan(&k.key, &k.claim, &k.state) })
-	if err != nil {
-		return nil, fmt.Errorf("lock claimed keys: %w", err)
-	}
-	claims := map[string]int64{}
-	for _, k := range found {
-		if state(k.state) == running {
-			claims[string(k.key)] = k.claim
-		}
-	}
-	for _, r := range e.all {
-		if claim, ok := claims[string(r.claimed.key)]; ok && claim == r.claim {
-			mine = append(mine, r)
-		}
-	}
-	return mine, nil
-}
-
 // endAll deletes events whose effects have worked and has their handlers write it down. It returns
-// those that were there to be ended.
+// those of which that was possible.
 func (e *ending) endAll(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
 	if !e.oneByOne {
-		return e.endSome(ctx, tx, worked)
+		return worked, e.endSome(ctx, tx, worked)
 	}
 	for _, r := range worked {
-		var one []*effect
-		err := tx.Savepoint(ctx, func() (err error) {
-			one, err = e.endSome(ctx, tx, []*effect{r})
-			return err
+		err := tx.Savepoint(ctx, func() error {
+			return e.endSome(ctx, tx, []*effect{r})
 		})
 		switch {
 		case err == nil:
-			done = append(done, one...)
+			done = append(done, r)
 		case e.lost(ctx, err):
 			return nil, err
 		case !r.last && !classed(err):
@@ -157,62 +130,52 @@ func (e *ending) endAll(ctx context.Context, tx *db.Tx, worked []*effect) (done 
 	return done, nil
 }
 
-func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) (done []*effect, err error) {
-	if len(worked) == 0 {
-		return nil, nil
-	}
-	there, err := e.take(ctx, tx, worked)
-	if err != nil {
-		return nil, err
-	}
+func (e *ending) endSome(ctx context.Context, tx *db.Tx, worked []*effect) error {
+	var seqs []int64
+	var end []*effect
 	for _, r := range worked {
-		if there[r.identity] {
-			done = append(done, r)
+		q := e.queues[r]
+		seqs = append(append(seqs, q.ran...), q.own)
+		if !r.quiet() {
+			end = append(end, r)
 		}
 	}
-	for _, batch := range byHandler(done) {
-		ds, begun := make([]delivery, len(batch)), make([]any, len(batch))
+	if err := e.remove(ctx, tx, seqs); err != nil {
+		return err
+	}
+	for _, batch := range byHandler(end) {
+		ds, left := make([]delivery, len(batch)), make([]any, len(batch))
 		for i, r := range batch {
-			ds[i], begun[i] = r.delivery(r.span), r.begun
+			ds[i], left[i] = r.delivery(r.span), r.begun
 		}
-		if err := guard(func() error { return batch[0].handler.slow.end(ctx, tx, ds, begun) }); err != nil {
-			return nil, err
+		if err := guard(func() error { return batch[0].handler.slow.end(ctx, tx, ds, left) }); err != nil {
+			return err
 		}
 	}
-	return done, nil
+	return nil
 }
 
-// take deletes the first events of their keys' queues, and says which were there. One that was
-// replayed may be in the queue again.
-func (e *ending) take(ctx context.Context, tx *db.Tx, worked []*effect) (there map[event.Identity]bool, err error) {
-	ids := make([][]byte, len(worked))
-	for i, r := range worked {
-		ids[i] = r.identity[:]
+// remove deletes events of queues.
+func (e *ending) remove(ctx context.Context, tx *db.Tx, seqs []int64) error {
+	if len(seqs) == 0 {
+		return nil
 	}
-	withKey, keyArg := tx.In("e.key", 3, claimedKeys(worked))
-	withID, idArg := tx.In("e.identity", 4, ids)
-	rows, err := tx.Query(ctx, `delete from waiting_event as e where e.group_name = $1 and e.topic = $2 and `+withKey+` and not e.set_aside and `+withID+`
-		and e.seq = (select min(h.seq) from waiting_event h where h.group_name = e.group_name and h.topic = e.topic and h.key = e.key and not h.set_aside)
-		returning identity`, e.cfg.Group, e.topic, keyArg, idArg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, id *[]byte) error { return r.Scan(id) })
-	if err != nil {
-		return nil, fmt.Errorf("delete events that are done: %w", err)
+	cond, arg := tx.In("seq", 1, seqs)
+	if err := tx.ExecLater(ctx, `delete from waiting_event where `+cond, arg); err != nil {
+		return fmt.Errorf("delete events that are done: %w", err)
 	}
-	there = make(map[event.Identity]bool, len(found))
-	for _, id := range found {
-		there[event.Identity(id)] = true
-	}
-	return there, nil
+	return nil
 }
 
-// settleSlow writes a failure, if the event is still the first of its key.
+// settleSlow writes a failure, and that what came before it has worked.
 func (e *ending) settleSlow(ctx context.Context, tx *db.Tx, r *effect, failure error) error {
-	head, err := e.head(ctx, tx, r.topic, r.claimed.key)
-	if err != nil || head == nil || head.identity != r.identity {
+	q := e.queues[r]
+	if err := e.remove(ctx, tx, q.ran); err != nil {
 		return err
 	}
 	it := *r.item // a repetition must not count the attempt twice
-	it.seq = head.seq
+	it.seq = q.own
+	var err error
 	r.after, err = e.settle(ctx, tx, &it, failure)
 	return err
 }
@@ -223,17 +186,13 @@ func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
 	if len(done) == 0 {
 		return nil
 	}
-	heads, err := e.heads(ctx, tx, done)
-	if err != nil {
-		return err
-	}
 	var empty, due, claimed [][]byte
 	var going []*effect // the next ones that follow
 	for _, r := range done {
-		switch head := heads[string(r.claimed.key)]; {
-		case head == nil:
+		switch q := e.queues[r]; {
+		case q.after == 0:
 			empty = append(empty, r.claimed.key)
-		case e.claimNext(ctx, r, head):
+		case e.claimNext(ctx, r, q.next):
 			going, claimed = append(going, r.next), append(claimed, r.claimed.key)
 		default:
 			due = append(due, r.claimed.key)
@@ -260,39 +219,27 @@ func (e *ending) goOn(ctx context.Context, tx *db.Tx, done []*effect) error {
 			continue
 		}
 		cond, arg := tx.In("key", 3, w.keys)
-		if _, err := tx.Exec(ctx, w.query+` where group_name = $1 and topic = $2 and `+cond, append([]any{e.cfg.Group, e.topic, arg}, w.args...)...); err != nil {
+		if err := tx.ExecLater(ctx, w.query+` where group_name = $1 and topic = $2 and `+cond, append([]any{e.cfg.Group, e.topic, arg}, w.args...)...); err != nil {
 			return fmt.Errorf("let keys go on: %w", err)
 		}
 	}
 	return nil
 }
 
-// heads are the first events of the queues of keys, as they are stored.
-func (e *ending) heads(ctx context.Context, tx *db.Tx, done []*effect) (map[string]*item, error) {
-	cond, arg := tx.In("key", 3, claimedKeys(done))
-	rows, err := tx.Query(ctx, `select `+eventColumns+` from waiting_event where seq in (
-		select min(seq) from waiting_event where group_name = $1 and topic = $2 and `+cond+` and not set_aside group by key)`, e.cfg.Group, e.topic, arg)
-	found, err := db.Collect(rows, err, func(r *sql.Rows, it *item) error { return scanItem(r, it) })
-	if err != nil {
-		return nil, fmt.Errorf("read queues: %w", err)
-	}
-	heads := make(map[string]*item, len(found))
-	for i := range found {
-		heads[found[i].key()] = &found[i]
-	}
-	return heads, nil
-}
-
 // claimNext sets r.next if the key's next event may follow at once.
-func (e *ending) claimNext(ctx context.Context, r *effect, head *item) bool {
-	if e.oneByOne || stopped(ctx) || e.asks(ctx, head.Record) { // one that cannot begin is not the fault of the one before
+func (e *ending) claimNext(ctx context.Context, r *effect, queue []*item) bool {
+	// One that cannot begin is not the fault of the one before.
+	if e.oneByOne || len(queue) == 0 || stopped(ctx) || e.asks(ctx, queue[0].Record) {
 		return false
 	}
-	it := e.reopen(ctx, head, nil)
+	it := e.reopen(ctx, queue[0], nil)
 	if it.err != nil || it.handler == nil || it.handler.slow == nil {
 		return false
 	}
 	next := &effect{item: it, claimed: claimed{r.topic, r.claimed.key, r.claim + 1}, kept: time.Now()}
+	if e.quick(r) && it.handler.slow.begin == nil {
+		next.behind = queue[1:]
+	}
 	if !e.admitsSlow(next) {
 		return false
 	}

@@ -65,6 +65,7 @@ type Inbox struct {
 	breaker  breaker
 	effects  *effects
 	metrics  *metrics
+	runFor   time.Duration
 	looked   bool // for what an earlier process has left unavailable; only findUnavailable's
 
 	mu       sync.Mutex
@@ -103,7 +104,7 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
-		handlers: map[string]*handler{}, effects: newEffects(cfg.Workers), wake: make(chan struct{}, 1),
+		handlers: map[string]*handler{}, effects: newEffects(cfg.Workers), wake: make(chan struct{}, 1), runFor: runFor,
 		taking: map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{},
 		progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
@@ -145,11 +146,12 @@ type handler struct {
 	slow   *slow
 }
 
-// slow is the three steps of a slow handler. begin and end are given events of different keys.
+// slow is the three steps of a slow handler. begin, which may be nil, and end are given events of
+// different keys; without a begin, end is not called for those of which do has left nothing.
 type slow struct {
 	begin func(ctx context.Context, tx *db.Tx, ds []delivery) (begun []any, err error)
-	do    func(ctx context.Context, d delivery, begun any) error
-	end   func(ctx context.Context, tx *db.Tx, ds []delivery, begun []any) error
+	do    func(ctx context.Context, d delivery, begun any) (left any, err error)
+	end   func(ctx context.Context, tx *db.Tx, ds []delivery, left []any) error
 }
 
 // delivery is a decoded event on its way into a handler.
@@ -192,33 +194,28 @@ type Done func(ctx context.Context, tx *db.Tx) error
 // HandleSlow registers a handler with an effect outside the database, such as a mail. fn
 // runs outside any transaction, one event of a key at a time, under a claim of
 // [Config.Claim], which bounds its context; what it returns is written when the claim still
-// holds. A crash after the effect repeats it, so fn keeps a ledger or gives the effect a
-// name by the event's ID.
+// holds, and before the next event of the key. Where it returns nothing to write, events of the
+// key may follow at once for 20 ms, up to 8, and are written as done together. A crash after an effect
+// repeats it, and those that were to be written with it, so fn keeps a ledger or gives the effect
+// a name by the event's ID.
 func HandleSlow[P event.Payload](in *Inbox, fn func(context.Context, event.Event[P]) (Done, error), policy ...Policy) {
-	HandleEffect(in, Effect[P, *Done]{
-		Begin: func(_ context.Context, _ *db.Tx, all []event.Event[P]) ([]*Done, error) {
-			begun := make([]*Done, len(all))
-			for i := range begun {
-				begun[i] = new(Done)
+	register[P](in, policy).slow = &slow{
+		do: func(ctx context.Context, d delivery, _ any) (any, error) {
+			done, err := fn(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta})
+			if done == nil {
+				return nil, err
 			}
-			return begun, nil
+			return done, err
 		},
-		Do: func(ctx context.Context, e event.Event[P], done *Done) (err error) {
-			*done, err = fn(ctx, e)
-			return err
-		},
-		End: func(ctx context.Context, tx *db.Tx, _ []event.Event[P], all []*Done) error {
-			for _, done := range all {
-				if *done == nil {
-					continue
-				}
-				if err := (*done)(ctx, tx); err != nil {
+		end: func(ctx context.Context, tx *db.Tx, _ []delivery, left []any) error {
+			for _, done := range left {
+				if err := done.(Done)(ctx, tx); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-	}, policy...)
+	}
 }
 
 // Effect is a slow handler in three steps, of which those in the database work on many events
@@ -250,9 +247,9 @@ func HandleEffect[P event.Payload, B any](in *Inbox, e Effect[P, B], policy ...P
 			}
 			return begun, err
 		},
-		do: func(ctx context.Context, d delivery, begun any) error {
+		do: func(ctx context.Context, d delivery, begun any) (any, error) {
 			b, _ := begun.(B) // it may be nil
-			return e.Do(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta}, b)
+			return begun, e.Do(ctx, event.Event[P]{Data: d.data.(P), Meta: d.meta}, b)
 		},
 		end: func(ctx context.Context, tx *db.Tx, ds []delivery, begun []any) error {
 			all := make([]B, len(begun))
