@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -70,58 +71,93 @@ const (
 	maxEcho  = 128 // bytes of the client's own text in an error
 )
 
-// jsonWalk goes through a text token by token, beside the type that it is meant for.
+// jsonWalk goes through a text that is one JSON object, token by token, beside the type that it is
+// meant for.
 type jsonWalk struct {
 	text   []byte
-	dec    *json.Decoder
+	at     int
 	target int64 // stop with the path of the value that ends here; -1: check all
 }
 
 // walkJSON checks what encoding/json would let pass. With a target it returns, as a
 // problem, the path of the value that is there.
 func walkJSON(body []byte, t reflect.Type, target int64) error {
-	w := &jsonWalk{body, json.NewDecoder(bytes.NewReader(body)), target}
-	w.dec.UseNumber()
 	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
 		return bad("", "the body must be a JSON object")
 	}
-	if err := w.value(t, "", 0); err != nil {
-		return err
+	if !json.Valid(body) {
+		return broken(body)
 	}
-	if _, err := w.dec.Token(); err != io.EOF {
+	return (&jsonWalk{text: body, target: target}).value(t, "", 0)
+}
+
+// broken is what is wrong with a text that is no JSON object, or more than one.
+func broken(body []byte) error {
+	var first json.RawMessage
+	err := json.NewDecoder(bytes.NewReader(body)).Decode(&first)
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil:
 		return bad("", "data after the JSON object")
+	case errors.As(err, &syntax):
+		return bad("", fmt.Sprintf("malformed JSON at byte %d: %v", syntax.Offset, err))
 	}
-	return nil
+	return bad("", fmt.Sprintf("malformed JSON at byte %d: it ends in the middle", len(body)))
 }
 
 func bad(path, detail string) error {
 	return &Problem{Status: http.StatusBadRequest, Detail: detail, Field: path}
 }
 
-// next is the next token; what is wrong with it is a problem of the whole text.
-func (w *jsonWalk) next() (json.Token, error) {
-	tok, err := w.dec.Token()
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("it ends in the middle")
+// peek is the first byte of the next token.
+func (w *jsonWalk) peek() byte {
+	for strings.IndexByte(" \t\r\n,:", w.text[w.at]) >= 0 {
+		w.at++
 	}
-	if err != nil {
-		return nil, bad("", fmt.Sprintf("malformed JSON at byte %d: %v", w.dec.InputOffset(), err))
-	}
-	return tok, nil
+	return w.text[w.at]
 }
 
-// half reports whether a string that lies behind an offset of the text holds half of a
-// surrogate pair, which is no character, and for which the decoder puts another one.
-func (w *jsonWalk) half(decoded string, behind int64) bool {
-	if !strings.ContainsRune(decoded, utf8.RuneError) {
-		return false
+// next is the next token as it is written: a delimiter, a string in its quotes, or another value.
+func (w *jsonWalk) next() []byte {
+	first, begin := w.peek(), w.at
+	switch first {
+	case '{', '}', '[', ']':
+		w.at++
+	case '"':
+		for w.at++; w.text[w.at] != '"'; w.at++ {
+			if w.text[w.at] == '\\' {
+				w.at++
+			}
+		}
+		w.at++
+	default:
+		for strings.IndexByte(" \t\r\n,]}", w.text[w.at]) < 0 {
+			w.at++
+		}
 	}
-	raw := w.text[behind:w.dec.InputOffset()]
+	return w.text[begin:w.at]
+}
+
+// unquote is what a string says; empty for another token.
+func unquote(raw []byte) (text string) {
+	switch {
+	case raw[0] != '"':
+	case bytes.IndexByte(raw, '\\') < 0:
+		text = string(raw[1 : len(raw)-1])
+	default:
+		_ = json.Unmarshal(raw, &text) // it is well-formed
+	}
+	return text
+}
+
+// half reports whether a string holds half of a surrogate pair, which is no character, and for which
+// the decoder puts another one.
+func half(raw []byte) bool {
 	for i := 0; i < len(raw)-1; i++ {
 		if raw[i] != '\\' {
 			continue
 		}
-		i++ // behind the backslash; its escape is well-formed, as the decoder has taken it
+		i++ // behind the backslash
 		if raw[i] != 'u' {
 			continue
 		}
@@ -150,48 +186,37 @@ func escaped(raw []byte) rune {
 }
 
 func (w *jsonWalk) value(t reflect.Type, path string, depth int) error {
-	begin := w.dec.InputOffset()
-	tok, err := w.next()
-	if err != nil {
-		return err
-	}
-	delim, nested := tok.(json.Delim)
-	text, _ := tok.(string)
+	raw := w.next()
+	nested := raw[0] == '{' || raw[0] == '['
 	switch {
-	case w.target >= 0 && w.dec.InputOffset() >= w.target:
+	case w.target >= 0 && int64(w.at) >= w.target:
 		return bad(path, "")
 	case nested && depth == maxDepth:
 		return bad(path, fmt.Sprintf("is nested more than %d levels deep", maxDepth))
-	case delim == '{':
-		err = w.object(t, path, depth+1)
-	case delim == '[':
-		err = w.array(t, path, depth+1)
-	case strings.ContainsRune(text, 0):
+	case raw[0] == '{':
+		return w.object(t, path, depth+1)
+	case raw[0] == '[':
+		return w.array(t, path, depth+1)
+	case bytes.IndexByte(raw, '\\') < 0: // none of what follows can be written otherwise
+		return nil
+	case strings.IndexByte(unquote(raw), 0) >= 0:
 		return bad(path, "must not contain a NUL character") // which a database would refuse
-	case w.half(text, begin):
+	case half(raw):
 		return bad(path, "must not contain half of a surrogate pair")
 	}
-	if err != nil || !nested {
-		return err
-	}
-	_, err = w.next() // the closing delimiter
-	return err
+	return nil
 }
 
 func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
 	member := members(t)
 	seen := map[string]bool{}
-	for w.dec.More() {
-		begin := w.dec.InputOffset()
-		tok, err := w.next()
-		if err != nil {
-			return err
-		}
-		name, _ := tok.(string) // the decoder takes nothing else for a name
+	for w.peek() != '}' {
+		raw := w.next()
+		name := unquote(raw)
 		at := strings.TrimPrefix(path+"."+cut(name), ".")
 		typ, known := member(name)
 		switch {
-		case w.half(name, begin):
+		case half(raw):
 			return bad(at, "must not contain half of a surrogate pair")
 		case !known:
 			return bad(at, "unknown field")
@@ -203,6 +228,7 @@ func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
 			return err
 		}
 	}
+	w.next()
 	return nil
 }
 
@@ -211,11 +237,12 @@ func (w *jsonWalk) array(t reflect.Type, path string, depth int) error {
 	if t = concrete(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
 		element = t.Elem()
 	}
-	for i := 0; w.dec.More(); i++ {
+	for i := 0; w.peek() != ']'; i++ {
 		if err := w.value(element, path+"["+strconv.Itoa(i)+"]", depth); err != nil {
 			return err
 		}
 	}
+	w.next()
 	return nil
 }
 
@@ -229,6 +256,9 @@ func members(t reflect.Type) func(name string) (reflect.Type, bool) {
 	case t == nil || t.Kind() != reflect.Struct:
 		return func(string) (reflect.Type, bool) { return nil, true }
 	}
+	if known, ok := structs.Load(t); ok {
+		return known.(func(string) (reflect.Type, bool))
+	}
 	fields := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
 		tag := f.Tag.Get("json")
@@ -238,11 +268,16 @@ func members(t reflect.Type) func(name string) (reflect.Type, bool) {
 		}
 		fields[cmp.Or(name, f.Name)] = f.Type
 	}
-	return func(name string) (reflect.Type, bool) {
+	member := func(name string) (reflect.Type, bool) {
 		typ, known := fields[name]
 		return typ, known
 	}
+	structs.Store(t, member)
+	return member
 }
+
+// structs has what members has found out of structs, by their types.
+var structs sync.Map
 
 var (
 	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
