@@ -13,18 +13,22 @@ import (
 )
 
 // A mail server that is slow must not make two mails of one: while the effect is at work its
-// claim is renewed, and no other worker takes the key.
+// claim is renewed before it has run out, and no worker, of any replica, takes the key.
 func TestHandleSlow_keeps_its_claim_while_it_works(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, inbox.Config{Workers: 2, Claim: 6 * time.Second}) // a claim that is not renewed lasts a sixth
+	const lease = 3 * time.Second // of a claim that is not renewed: a sixth
+	r := newRig(t, inbox.Config{Workers: 2, Claim: 6 * lease})
 	due := func() int { return r.count(`select due from waiting_key`) }
 	var calls atomic.Int64
 	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
 		if calls.Add(1) > 1 {
 			return nil, nil
 		}
-		first := due()
-		r.until("the claim was renewed, or has run out", func() bool { return due() != first })
+		first, last := due(), 0
+		r.until("the claim was renewed", func() bool { last = due(); return last != first })
+		if late := time.Duration(last-first)*time.Microsecond - lease; late >= 0 {
+			t.Errorf("the claim was renewed %v after it had run out", late)
+		}
 		return nil, nil
 	})
 	r.once(&calls)
@@ -80,25 +84,36 @@ func TestHandleSlow_keeps_no_claim_that_was_taken_over(t *testing.T) {
 func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing.T) {
 	t.Parallel()
 	lost := lostClaim("a-1")
-	r := newRig(t, inbox.Config{Workers: 3, Claim: time.Minute, Log: slog.New(lost)})
+	r := newRig(t, inbox.Config{Workers: 3, Claim: time.Hour, Log: slog.New(lost)})
+	second := newRigOn(t, r.db, inbox.Config{Workers: 3, Claim: time.Hour})
 	var calls atomic.Int64
-	second, over := make(chan struct{}), make(chan struct{})
+	taken, over := make(chan struct{}), make(chan struct{})
 	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
-		switch calls.Add(1) {
-		case 1:
-			if _, err := r.db.Exec(context.Background(), `update waiting_key set due = 0, claim = claim + 1`); err != nil {
-				return nil, err
+		calls.Add(1)
+		r.until("the second one has taken the key", func() bool {
+			if _, err := r.db.Exec(t.Context(), `update waiting_key set due = 0`); err != nil { // the claim runs out
+				t.Error(err)
 			}
-			<-second
-			return nil, errOops
-		case 2:
-			close(second)
+			select {
+			case <-taken:
+				return true
+			default:
+				return false
+			}
+		})
+		return nil, errOops
+	})
+	inbox.HandleSlow(second.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
+		if calls.Add(1) == 2 {
+			close(taken)
 			<-over
 		}
 		return nil, nil
 	})
 	r.steps("a", 1, 1)
 	r.run()
+	r.until("Run has begun", r.Runs)
+	second.run()
 	r.poll(0)
 	var state string
 	r.until("the first owner has ended", func() bool {
