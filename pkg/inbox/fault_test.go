@@ -217,6 +217,7 @@ func lostClaimEnds(t *testing.T, failure error) {
 	r := newRig(t, inbox.Config{Workers: 4, Claim: 600 * time.Millisecond, Attempts: 1, Log: slog.New(lost)})
 	var first, second, ended atomic.Int64
 	hold, hold2 := make(chan struct{}), make(chan struct{})
+	letFirst, letSecond := sync.OnceFunc(func() { close(hold) }), sync.OnceFunc(func() { close(hold2) })
 	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
 		switch {
 		case e.Data.N == 1 && first.Add(1) == 1:
@@ -232,6 +233,8 @@ func lostClaimEnds(t *testing.T, failure error) {
 	}, inbox.SkipDead)
 	r.steps("a", 1, 1)
 	r.run()
+	t.Cleanup(letFirst) // Run waits for them, whatever has failed
+	t.Cleanup(letSecond)
 	r.until("Run has begun", r.Runs)
 	r.poll(0)
 	r.until("it is set aside", func() bool {
@@ -240,7 +243,7 @@ func lostClaimEnds(t *testing.T, failure error) {
 	r.steps("a", 2, 2)
 	r.poll(1)
 	r.until("the second event runs", func() bool { return second.Load() == 1 })
-	close(hold)
+	letFirst()
 	r.until("the first owner has ended", func() bool {
 		select {
 		case <-lost.seen:
@@ -249,7 +252,7 @@ func lostClaimEnds(t *testing.T, failure error) {
 			return r.count(`select count(*) from waiting_event where set_aside`) != 1
 		}
 	})
-	close(hold2)
+	letSecond()
 	r.until("the second event is done", func() bool { return len(r.states()) == 0 })
 	if n := r.count(`select count(*) from waiting_event where set_aside`); n != 1 || ended.Load() == 0 {
 		t.Errorf("%d letters are set aside, the second event's end was written %d times; want one still, and once", n, ended.Load())
