@@ -12,11 +12,11 @@
 //
 // # Why two Avro libraries
 //
-// Context: hamba/avro generates good structs and judges compatibility well, but it is
-// archived, and its decoder takes a cut event for a shorter one and lets 6 bytes allocate
-// gigabytes. Decision: hamba stays in the build (schemas, codec/compat); at run time
-// twmb/avro moves the bytes. Cost: one generated struct has to please both, which the golden
-// bytes in schemas/testdata check.
+// Context: hamba/avro generates good structs, but it is archived, and its decoder takes a cut
+// event for a shorter one and lets 6 bytes allocate gigabytes. Decision: hamba stays in the
+// build (schemas) and no program links it; twmb/avro moves the bytes and judges compatibility.
+// Cost: one generated struct has to please both, which the golden bytes in schemas/testdata
+// check.
 //
 // # Why the writer's schema is walked before twmb sees the bytes
 //

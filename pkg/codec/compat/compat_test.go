@@ -101,7 +101,7 @@ func TestCheck_refuses(t *testing.T) {
 		{"other values of a map", `"values": "string"`, `"values": "bytes"`, "field tags", "keeps its type"},
 		{"another size", `"size": 16`, `"size": 32`, "field hash", "keeps its type"},
 		{"another unit of time", `timestamp-millis`, `timestamp-micros`, "field at", "keeps its type"},
-		{"a unit of time that hamba does not know", `timestamp-millis`, `timestamp-nanos`, "field at", "keeps its type"},
+		{"a unit of time that Avro did not have at first", `timestamp-millis`, `timestamp-nanos`, "field at", "keeps its type"},
 		{"a time that becomes a number", `{"type": "long", "logicalType": "timestamp-millis"}`, `"long"`, "field at", "keeps its type"},
 		{"another scale", `"scale": 2`, `"scale": 3`, "field total", "keeps its type"},
 		{"an enum without a default symbol", `, "default": "unknown"`, ``, "field reason", "default symbol"},
@@ -110,7 +110,7 @@ func TestCheck_refuses(t *testing.T) {
 		{"a renamed symbol", `"gift"]`, `"present"]`, "field reason", "symbol is never removed"},
 		{"another default", `"default": "EUR"`, `"default": "USD"`, "field currency", "default never changes"},
 		{"a default of another type", currency, `{"name": "currency", "type": "string", "default": 1},`, "version 2 is not an Avro schema", ""},
-		{"a default key in another case", id, id + `{"name": "shop", "type": "string", "Default": ""},`, "version 2", "Avro schema resolution"},
+		{"a default key in another case", id, id + `{"name": "shop", "type": "string", "Default": ""},`, "field shop", "an added field has a default"},
 		{"null by itself", id, id + `{"name": "nothing", "type": "null", "default": null},`, "field nothing", "at least one byte"},
 		{"a record without fields", id, id + `{"name": "nothing", "type": {"type": "record", "name": "N", "fields": []}, "default": {}},`, "field nothing", "at least one byte"},
 		{"personal data without its mark", `, "pii": true`, ``, "field email", "stays marked"},
@@ -140,6 +140,14 @@ func TestCheck_history(t *testing.T) {
 		if err := compat.Check("orders-shop.Placed", []string{base, both, strings.Replace(both, currency, "", 1)}); err != nil {
 			t.Error(err)
 		}
+	})
+	t.Run("what our rules do not look at, a reader still has to resolve", func(t *testing.T) {
+		t.Parallel()
+		const total = `"type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}}`
+		refused(t, []string{
+			change(t, total, `"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}`),
+			change(t, total, `"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 3}`),
+		}, "version 2 cannot read version 1", "total", "Avro schema resolution")
 	})
 	t.Run("what is no schema is refused", func(t *testing.T) {
 		t.Parallel()
