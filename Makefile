@@ -14,15 +14,18 @@ RACE = $(shell set -- $$(go env CC); test "$$(go env CGO_ENABLED)" = 1 && comman
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
+# How make run's programs are built, and those of the images below; deploy/size_test.go reads these
+# lines. Left out are gRPC's traces, for which the linker would keep all unused code; hundreds of types
+# of pgx's; and the C library, 2 MB of memory.
+RUN_BUILD = CGO_ENABLED=0 go build -buildvcs=false -tags grpcnotrace,nopgxregisterdefaulttypes
+
 run: ## the whole shop in one process; Ctrl-C stops it
 	@echo "building (about a minute the first time, a second later)"
-	@go build -buildvcs=false -o bin/console ./services/console/cmd/console && go build -buildvcs=false -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
+	@$(RUN_BUILD) -o bin/console ./services/console/cmd/console && $(RUN_BUILD) -o bin/keyline ./services/all/cmd/all || { echo "make run: it does not build; next: go vet ./..." >&2; exit 1; }
 	@./bin/keyline
 
 PROGRAMS = order inventory email console
-# How the images' programs are built; deploy/size_test.go reads these lines. Left out are SQLite, since
-# replicas would not share a file; gRPC's traces, for which the linker would keep all unused code; and
-# hundreds of types of pgx's.
+# The images' leave SQLite out as well, since replicas would not share a file.
 IMAGE_TAGS = nosqlite,grpcnotrace,nopgxregisterdefaulttypes
 IMAGE_BUILD = CGO_ENABLED=0 GOOS=linux go build -tags $(IMAGE_TAGS) -trimpath -ldflags="-s -w"
 ARCH = $(shell docker version -f '{{.Server.Arch}}' 2>/dev/null || go env GOARCH)

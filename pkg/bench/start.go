@@ -19,7 +19,7 @@ import (
 // repository is its root, seen from the folder that the benchmark runs in.
 const repository = "../.."
 
-// startWorks build the shop's program and the images' beforehand.
+// startWorks build the shop's program, as make run does but stripped, and the images' beforehand.
 func startWorks(ctx context.Context, r *rig) ([]work, error) {
 	dir, err := os.MkdirTemp("", "keyline-bench-")
 	if err != nil {
@@ -27,7 +27,11 @@ func startWorks(ctx context.Context, r *rig) ([]work, error) {
 	}
 	r.closes = append(r.closes, func() error { return os.RemoveAll(dir) })
 	s := &starting{dir: dir, idle: r.plan.idle, program: filepath.Join(dir, "keyline")}
-	if err := inRepository(ctx, nil, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", s.program, "./services/all/cmd/all"); err != nil {
+	how, err := readBuilds()
+	if err != nil {
+		return nil, err
+	}
+	if err := build(ctx, how.run+` -trimpath -ldflags="-s -w"`, "all", s.program); err != nil {
 		return nil, err
 	}
 	sides := []side{{"keyline", "", s.shop}}
@@ -37,7 +41,7 @@ func startWorks(ctx context.Context, r *rig) ([]work, error) {
 		}
 		sides = append(sides, side{"a Kafka JVM alone, to its first answer", "", s.kafka})
 	}
-	sizes, err := s.sizes(ctx, r.plan.short)
+	sizes, err := s.sizes(ctx, how, r.plan.short)
 	if err != nil {
 		return nil, err
 	}

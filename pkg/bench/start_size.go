@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// inRepository runs a command there.
-func inRepository(ctx context.Context, env []string, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = repository, append(os.Environ(), env...)
+// build builds a service's program by a command of the Makefile.
+func build(ctx context.Context, command, service, file string) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", command+` -o "$OUT" ./services/`+service+"/cmd/"+service)
+	cmd.Dir, cmd.Env = repository, append(os.Environ(), "OUT="+file)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
@@ -37,24 +37,13 @@ func (p *programSizes) add(name, gate, file string) error {
 }
 
 // sizes builds the images' programs as make images does; none of them if it has to be short.
-func (s *starting) sizes(ctx context.Context, short bool) (p programSizes, err error) {
-	makefile, err := os.ReadFile(filepath.Join(repository, "Makefile"))
-	if err != nil {
+func (s *starting) sizes(ctx context.Context, how builds, short bool) (p programSizes, err error) {
+	if err := p.add("all in one, stripped", "<= 40", s.program); err != nil || short {
 		return p, err
 	}
-	build, programs, err := imageBuild(string(makefile))
-	if err != nil {
-		return p, err
-	}
-	if short {
-		programs = nil
-	}
-	if err := p.add("all in one, stripped", "<= 40", s.program); err != nil {
-		return p, err
-	}
-	for _, name := range programs {
+	for _, name := range how.programs {
 		file := filepath.Join(s.dir, name)
-		if err := inRepository(ctx, []string{"OUT=" + file}, "sh", "-c", build+` -o "$OUT" ./services/`+name+"/cmd/"+name); err != nil {
+		if err := build(ctx, how.image, name, file); err != nil {
 			return p, err
 		}
 		if err := p.add(name+" in its image", "<= 40, moonshot 15 (an image adds 0.85)", file); err != nil {
@@ -64,8 +53,21 @@ func (s *starting) sizes(ctx context.Context, short bool) (p programSizes, err e
 	return p, nil
 }
 
-// imageBuild is the command of the Makefile that builds a program of an image, and their names.
-func imageBuild(makefile string) (command string, programs []string, err error) {
+// builds are the commands of the Makefile that build programs.
+type builds struct {
+	run, image string   // for make run, and for an image
+	programs   []string // of the images
+}
+
+func readBuilds() (builds, error) {
+	makefile, err := os.ReadFile(filepath.Join(repository, "Makefile"))
+	if err != nil {
+		return builds{}, err
+	}
+	return parseBuilds(string(makefile))
+}
+
+func parseBuilds(makefile string) (b builds, err error) {
 	variable := func(name string) (value string) {
 		found := regexp.MustCompile(`(?m)^` + name + ` = (.+)$`).FindStringSubmatch(makefile)
 		if found == nil {
@@ -75,5 +77,6 @@ func imageBuild(makefile string) (command string, programs []string, err error) 
 		return found[1]
 	}
 	tags := variable("IMAGE_TAGS")
-	return strings.ReplaceAll(variable("IMAGE_BUILD"), "$(IMAGE_TAGS)", tags), strings.Fields(variable("PROGRAMS")), err
+	b = builds{variable("RUN_BUILD"), strings.ReplaceAll(variable("IMAGE_BUILD"), "$(IMAGE_TAGS)", tags), strings.Fields(variable("PROGRAMS"))}
+	return b, err
 }

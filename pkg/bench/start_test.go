@@ -6,16 +6,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestImageBuild(t *testing.T) {
+func TestParseBuilds(t *testing.T) {
 	t.Parallel()
-	command, programs, err := imageBuild("PROGRAMS = a b\nIMAGE_TAGS = x,y\nIMAGE_BUILD = go build -tags $(IMAGE_TAGS)\n")
-	if err != nil || command != "go build -tags x,y" {
-		t.Errorf("imageBuild: %q, %v", command, err)
+	got, err := parseBuilds("RUN_BUILD = go build\nPROGRAMS = a b\nIMAGE_TAGS = x,y\nIMAGE_BUILD = go build -tags $(IMAGE_TAGS)\n")
+	if err != nil {
+		t.Error(err)
 	}
-	if diff := cmp.Diff([]string{"a", "b"}, programs); diff != "" {
-		t.Errorf("programs (-want +got):\n%s", diff)
+	want := builds{run: "go build", image: "go build -tags x,y", programs: []string{"a", "b"}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(builds{})); diff != "" {
+		t.Errorf("builds (-want +got):\n%s", diff)
 	}
-	if _, _, err := imageBuild("PROGRAMS = a\n"); err == nil {
+	if _, err := parseBuilds("PROGRAMS = a\n"); err == nil {
 		t.Error("a Makefile without the lines: no error")
 	}
 }
