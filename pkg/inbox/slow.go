@@ -217,3 +217,15 @@ func (in *Inbox) admitsSlow(r *effect) bool {
 	ok, probe := in.breaker.admits(r.meta.Type)
 	return ok && !probe && in.effects.reserve(r)
 }
+
+type stopKey struct{}
+
+// stopping is a context that goes on when ctx ends, and remembers it.
+func stopping(ctx context.Context) context.Context {
+	return context.WithValue(context.WithoutCancel(ctx), stopKey{}, ctx)
+}
+
+func stopped(ctx context.Context) bool {
+	parent, ok := ctx.Value(stopKey{}).(context.Context)
+	return ok && parent.Err() != nil
+}

@@ -34,7 +34,13 @@ func (in *Inbox) Run(ctx context.Context) error {
 	renewer.Go(func() { in.renew(renewing) })
 	var wg sync.WaitGroup
 	for range in.cfg.Workers {
-		wg.Go(func() { in.repeat(ctx, in.work, in.wake, 0) })
+		wg.Go(func() {
+			select { // not at once: the scout wakes one, who wakes the next if there is work
+			case <-ctx.Done():
+			case <-in.wake:
+				in.repeat(ctx, in.work, in.wake, 0)
+			}
+		})
 	}
 	wg.Go(func() { in.repeat(ctx, in.scout, nil, scoutEvery) })
 	for range probers {
@@ -98,18 +104,6 @@ func (in *Inbox) repeat(ctx context.Context, step func(context.Context) (more bo
 			}
 		}
 	}
-}
-
-type stopKey struct{}
-
-// stopping is a context that goes on when ctx ends, and remembers it.
-func stopping(ctx context.Context) context.Context {
-	return context.WithValue(context.WithoutCancel(ctx), stopKey{}, ctx)
-}
-
-func stopped(ctx context.Context) bool {
-	parent, ok := ctx.Value(stopKey{}).(context.Context)
-	return ok && parent.Err() != nil
 }
 
 // scout wakes a worker when a key is due.
