@@ -15,8 +15,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # How make run's programs are built, and those of the images below; deploy/size_test.go reads these
-# lines. Left out are gRPC's traces, for which the linker would keep all unused code; hundreds of types
-# of pgx's; and the C library, 2 MB of memory.
+# lines. Left out are gRPC's traces, for which the linker would keep an image's unused code; hundreds of
+# types of pgx's; and the C library, 2 MB of memory.
 RUN_BUILD = CGO_ENABLED=0 go build -buildvcs=false -tags grpcnotrace,nopgxregisterdefaulttypes
 
 run: ## the whole shop in one process; Ctrl-C stops it
