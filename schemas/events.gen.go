@@ -168,3 +168,286 @@ const (
 	RejectionReasonUnknown    RejectionReason = "unknown"
 	RejectionReasonOutOfStock RejectionReason = "out_of_stock"
 )
+
+var symbolsOfEmailKind = []EmailKind{EmailKindUnknown, EmailKindConfirmation, EmailKindRejection, EmailKindCancellation}
+
+func appendEmailKind(dst []byte, v EmailKind, ok bool) ([]byte, bool) {
+	return appendSymbol(dst, v, ok, symbolsOfEmailKind)
+}
+
+func readEmailKind(src string, at int) (EmailKind, int) {
+	return readSymbol(src, at, symbolsOfEmailKind)
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e EmailSent) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendString(dst, e.EventID, ok)
+	dst, ok = appendString(dst, e.MessageID, ok)
+	dst, ok = appendEmailKind(dst, e.Kind, ok)
+	dst, ok = appendMillis(dst, e.SentAt, ok)
+	return dst, ok
+}
+
+func decodeEmailSent(datum []byte) (e EmailSent, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.EventID, at = readString(src, at)
+	e.MessageID, at = readString(src, at)
+	e.Kind, at = readEmailKind(src, at)
+	e.SentAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (EmailSent) AvroVersions() ([]string, []any) {
+	return texts("email/email_sent.v1.avsc"), []any{decodeEmailSent}
+}
+
+func appendMissingLine(dst []byte, v MissingLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Requested, ok)
+	dst, ok = appendInt(dst, v.Available, ok)
+	return dst, ok
+}
+
+func readMissingLine(src string, at int) (v MissingLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Requested, at = readInt(src, at)
+	v.Available, at = readInt(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e StockRejected) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendArray(dst, e.Missing, ok, appendMissingLine)
+	dst, ok = appendMillis(dst, e.RejectedAt, ok)
+	return dst, ok
+}
+
+func decodeStockRejected(datum []byte) (e StockRejected, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Missing, at = readArray(src, at, readMissingLine)
+	e.RejectedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (StockRejected) AvroVersions() ([]string, []any) {
+	return texts("inventory/stock_rejected.v1.avsc"), []any{decodeStockRejected}
+}
+
+func appendReleasedLine(dst []byte, v ReleasedLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Quantity, ok)
+	return dst, ok
+}
+
+func readReleasedLine(src string, at int) (v ReleasedLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Quantity, at = readInt(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e StockReleased) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendArray(dst, e.Lines, ok, appendReleasedLine)
+	dst, ok = appendMillis(dst, e.ReleasedAt, ok)
+	return dst, ok
+}
+
+func decodeStockReleased(datum []byte) (e StockReleased, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readReleasedLine)
+	e.ReleasedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (StockReleased) AvroVersions() ([]string, []any) {
+	return texts("inventory/stock_released.v1.avsc"), []any{decodeStockReleased}
+}
+
+func appendReservedLine(dst []byte, v ReservedLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Quantity, ok)
+	return dst, ok
+}
+
+func readReservedLine(src string, at int) (v ReservedLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Quantity, at = readInt(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e StockReserved) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendArray(dst, e.Lines, ok, appendReservedLine)
+	dst, ok = appendMillis(dst, e.ReservedAt, ok)
+	return dst, ok
+}
+
+func decodeStockReserved(datum []byte) (e StockReserved, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readReservedLine)
+	e.ReservedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (StockReserved) AvroVersions() ([]string, []any) {
+	return texts("inventory/stock_reserved.v1.avsc"), []any{decodeStockReserved}
+}
+
+var symbolsOfCancellationReason = []CancellationReason{CancellationReasonUnknown, CancellationReasonCustomer, CancellationReasonDeadline}
+
+func appendCancellationReason(dst []byte, v CancellationReason, ok bool) ([]byte, bool) {
+	return appendSymbol(dst, v, ok, symbolsOfCancellationReason)
+}
+
+func readCancellationReason(src string, at int) (CancellationReason, int) {
+	return readSymbol(src, at, symbolsOfCancellationReason)
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderCancelled) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendCancellationReason(dst, e.Reason, ok)
+	dst, ok = appendMillis(dst, e.CancelledAt, ok)
+	return dst, ok
+}
+
+func decodeOrderCancelled(datum []byte) (e OrderCancelled, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Reason, at = readCancellationReason(src, at)
+	e.CancelledAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderCancelled) AvroVersions() ([]string, []any) {
+	return texts("order/order_cancelled.v1.avsc"), []any{decodeOrderCancelled}
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderConfirmed) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendLong(dst, e.TotalCents, ok)
+	dst, ok = appendString(dst, e.Currency, ok)
+	dst, ok = appendMillis(dst, e.ConfirmedAt, ok)
+	return dst, ok
+}
+
+func decodeOrderConfirmed(datum []byte) (e OrderConfirmed, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.TotalCents, at = readLong(src, at)
+	e.Currency, at = readString(src, at)
+	e.ConfirmedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderConfirmed) AvroVersions() ([]string, []any) {
+	return texts("order/order_confirmed.v1.avsc"), []any{decodeOrderConfirmed}
+}
+
+func appendOrderLine(dst []byte, v OrderLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Quantity, ok)
+	dst, ok = appendLong(dst, v.UnitPriceCents, ok)
+	return dst, ok
+}
+
+func readOrderLine(src string, at int) (v OrderLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Quantity, at = readInt(src, at)
+	v.UnitPriceCents, at = readLong(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderPlaced) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendString(dst, e.CustomerID, ok)
+	dst, ok = appendString(dst, e.CustomerEmail, ok)
+	dst, ok = appendArray(dst, e.Lines, ok, appendOrderLine)
+	dst, ok = appendMillis(dst, e.PlacedAt, ok)
+	dst, ok = appendString(dst, e.Currency, ok)
+	return dst, ok
+}
+
+func decodeOrderPlaced(datum []byte) (e OrderPlaced, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.CustomerID, at = readString(src, at)
+	e.CustomerEmail, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readOrderLine)
+	e.PlacedAt, at = readMillis(src, at)
+	e.Currency, at = readString(src, at)
+	return e, at == len(src)
+}
+
+func decodeOrderPlaced1(datum []byte) (e OrderPlaced, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.CustomerID, at = readString(src, at)
+	e.CustomerEmail, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readOrderLine)
+	e.PlacedAt, at = readMillis(src, at)
+	e.Currency = "EUR"
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderPlaced) AvroVersions() ([]string, []any) {
+	return texts("order/order_placed.v1.avsc", "order/order_placed.v2.avsc"), []any{decodeOrderPlaced1, decodeOrderPlaced}
+}
+
+var symbolsOfRejectionReason = []RejectionReason{RejectionReasonUnknown, RejectionReasonOutOfStock}
+
+func appendRejectionReason(dst []byte, v RejectionReason, ok bool) ([]byte, bool) {
+	return appendSymbol(dst, v, ok, symbolsOfRejectionReason)
+}
+
+func readRejectionReason(src string, at int) (RejectionReason, int) {
+	return readSymbol(src, at, symbolsOfRejectionReason)
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderRejected) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendRejectionReason(dst, e.Reason, ok)
+	dst, ok = appendArray(dst, e.Unavailable, ok, appendString)
+	dst, ok = appendMillis(dst, e.RejectedAt, ok)
+	return dst, ok
+}
+
+func decodeOrderRejected(datum []byte) (e OrderRejected, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Reason, at = readRejectionReason(src, at)
+	e.Unavailable, at = readArray(src, at, readString)
+	e.RejectedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderRejected) AvroVersions() ([]string, []any) {
+	return texts("order/order_rejected.v1.avsc"), []any{decodeOrderRejected}
+}

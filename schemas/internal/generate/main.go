@@ -1,12 +1,13 @@
 // Command generate writes what follows from the .avsc files of the folder schemas: the Go
-// structs of every event's newest version, into events.gen.go, and the checksum of every
-// new version, into versions.sum. It refuses a version that was edited or removed after its
+// structs of every event's newest version with the code that encodes and decodes them, into
+// events.gen.go, and the checksum of every new version, into versions.sum. It refuses a version that was edited or removed after its
 // checksum was written. With -check it writes nothing and fails if anything is stale.
 package main
 
 import (
 	"flag"
 	"fmt"
+	"go/format"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,7 +37,7 @@ func run(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
-	code, err := structs(newest(versions))
+	source, err := generate(versions)
 	if err != nil {
 		return err
 	}
@@ -45,8 +46,22 @@ func run(dir string, check bool) error {
 	}
 	return write(check, map[string]string{
 		filepath.Join(dir, "versions.sum"):  sums,
-		filepath.Join(dir, "events.gen.go"): code,
+		filepath.Join(dir, "events.gen.go"): source,
 	})
+}
+
+// generate returns the content of events.gen.go.
+func generate(versions []version) (string, error) {
+	declared, err := structs(newest(versions))
+	if err != nil {
+		return "", err
+	}
+	methods, err := code(declared, versions)
+	if err != nil {
+		return "", err
+	}
+	source, err := format.Source([]byte(declared + methods))
+	return string(source), err
 }
 
 // compatible refuses a version that cannot be read as every other version of its event, and

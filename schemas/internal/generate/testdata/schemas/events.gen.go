@@ -70,3 +70,122 @@ const (
 	CancellationReasonCustomer CancellationReason = "customer"
 	CancellationReasonDeadline CancellationReason = "deadline"
 )
+
+func appendReservedLine(dst []byte, v ReservedLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Quantity, ok)
+	return dst, ok
+}
+
+func readReservedLine(src string, at int) (v ReservedLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Quantity, at = readInt(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e StockReserved) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendArray(dst, e.Lines, ok, appendReservedLine)
+	dst, ok = appendMillis(dst, e.ReservedAt, ok)
+	return dst, ok
+}
+
+func decodeStockReserved(datum []byte) (e StockReserved, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readReservedLine)
+	e.ReservedAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (StockReserved) AvroVersions() ([]string, []any) {
+	return texts("inventory/stock_reserved.v1.avsc"), []any{decodeStockReserved}
+}
+
+var symbolsOfCancellationReason = []CancellationReason{CancellationReasonUnknown, CancellationReasonCustomer, CancellationReasonDeadline}
+
+func appendCancellationReason(dst []byte, v CancellationReason, ok bool) ([]byte, bool) {
+	return appendSymbol(dst, v, ok, symbolsOfCancellationReason)
+}
+
+func readCancellationReason(src string, at int) (CancellationReason, int) {
+	return readSymbol(src, at, symbolsOfCancellationReason)
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderCancelled) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendCancellationReason(dst, e.Reason, ok)
+	dst, ok = appendMillis(dst, e.CancelledAt, ok)
+	return dst, ok
+}
+
+func decodeOrderCancelled(datum []byte) (e OrderCancelled, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.Reason, at = readCancellationReason(src, at)
+	e.CancelledAt, at = readMillis(src, at)
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderCancelled) AvroVersions() ([]string, []any) {
+	return texts("order/order_cancelled.v1.avsc"), []any{decodeOrderCancelled}
+}
+
+func appendOrderLine(dst []byte, v OrderLine, ok bool) ([]byte, bool) {
+	dst, ok = appendString(dst, v.SKU, ok)
+	dst, ok = appendInt(dst, v.Quantity, ok)
+	dst, ok = appendLong(dst, v.UnitPriceCents, ok)
+	return dst, ok
+}
+
+func readOrderLine(src string, at int) (v OrderLine, _ int) {
+	v.SKU, at = readString(src, at)
+	v.Quantity, at = readInt(src, at)
+	v.UnitPriceCents, at = readLong(src, at)
+	return v, at
+}
+
+// AppendAvro is for pkg/codec: it appends the event, or is not ok where pkg/codec has to say why not.
+func (e OrderPlaced) AppendAvro(dst []byte) (_ []byte, ok bool) {
+	ok = true
+	dst, ok = appendString(dst, e.OrderID, ok)
+	dst, ok = appendString(dst, e.CustomerID, ok)
+	dst, ok = appendString(dst, e.CustomerEmail, ok)
+	dst, ok = appendArray(dst, e.Lines, ok, appendOrderLine)
+	dst, ok = appendMillis(dst, e.PlacedAt, ok)
+	dst, ok = appendString(dst, e.Currency, ok)
+	return dst, ok
+}
+
+func decodeOrderPlaced(datum []byte) (e OrderPlaced, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.CustomerID, at = readString(src, at)
+	e.CustomerEmail, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readOrderLine)
+	e.PlacedAt, at = readMillis(src, at)
+	e.Currency, at = readString(src, at)
+	return e, at == len(src)
+}
+
+func decodeOrderPlaced1(datum []byte) (e OrderPlaced, ok bool) {
+	src, at := string(datum), 0
+	e.OrderID, at = readString(src, at)
+	e.CustomerID, at = readString(src, at)
+	e.CustomerEmail, at = readString(src, at)
+	e.Lines, at = readArray(src, at, readOrderLine)
+	e.PlacedAt, at = readMillis(src, at)
+	e.Currency = "EUR"
+	return e, at == len(src)
+}
+
+// AvroVersions is for pkg/codec: all versions, oldest first, and what decodes them.
+func (OrderPlaced) AvroVersions() ([]string, []any) {
+	return texts("order/order_placed.v1.avsc", "order/order_placed.v2.avsc"), []any{decodeOrderPlaced1, decodeOrderPlaced}
+}
