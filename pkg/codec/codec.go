@@ -2,6 +2,7 @@ package codec
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,10 +71,10 @@ type Codec struct {
 	log      *slog.Logger
 	fetches  metric.Int64Counter
 
-	order   []*reader                // as New was given them
-	readers map[reflect.Type]*reader // by the payload's type
-	byName  map[string]*reader       // by the event's full name
-	masked  map[string]bool          // names of fields with personal data
+	order   []*reader           // as New was given them
+	readers map[uintptr]*reader // by the address of the payload's type, and of a pointer to it
+	byName  map[string]*reader  // by the event's full name
+	masked  map[string]bool     // names of fields with personal data
 
 	// writers has every schema in use by its ID. It is replaced under mu, never changed.
 	writers atomic.Pointer[map[int]*writer]
@@ -93,7 +94,7 @@ func New(cfg Config, payloads ...event.Payload) (*Codec, error) {
 	c := &Codec{
 		store:   cfg.Store,
 		log:     cfg.Log,
-		readers: make(map[reflect.Type]*reader),
+		readers: make(map[uintptr]*reader),
 		byName:  make(map[string]*reader),
 		masked:  make(map[string]bool),
 		flights: make(map[int]*flight),
@@ -127,11 +128,11 @@ func (c *Codec) addReader(p event.Payload) error {
 	if err != nil {
 		return fmt.Errorf("codec: schema of %T: %w", p, err)
 	}
-	if c.readers[r.typ] != nil || c.byName[r.name] != nil {
+	if c.readers[address(r.typ)] != nil || c.byName[r.name] != nil {
 		return fmt.Errorf("codec: %s is given twice", r.name)
 	}
 	c.order = append(c.order, r)
-	c.readers[r.typ], c.byName[r.name] = r, r
+	c.readers[address(r.typ)], c.readers[address(reflect.PointerTo(r.typ))], c.byName[r.name] = r, r, r
 	r.tree.mask(c.masked, make(map[*node]bool))
 	return nil
 }
@@ -146,11 +147,7 @@ func (c *Codec) Encode(p event.Payload) ([]byte, error) {
 // AppendEncode is Encode that appends to dst. It allocates nothing if dst has room and p is
 // a pointer.
 func (c *Codec) AppendEncode(dst []byte, p event.Payload) ([]byte, error) {
-	t := reflect.TypeOf(p)
-	if t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	r := c.readers[t]
+	r := c.reader(p)
 	if r == nil {
 		return nil, fmt.Errorf("encode %T: the codec was made without it", p)
 	}
@@ -158,11 +155,8 @@ func (c *Codec) AppendEncode(dst []byte, p event.Payload) ([]byte, error) {
 	if id == unverified {
 		return nil, fmt.Errorf("encode %s: %w", r.name, ErrNotVerified)
 	}
-	out, err := header.AppendEncode(dst, int(id), nil)
+	out, err := r.append(binary.BigEndian.AppendUint32(append(dst, 0), uint32(id)), p)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", r.name, err)
-	}
-	if out, err = r.schema.AppendEncode(out, p); err != nil {
 		return nil, fmt.Errorf("encode %s: %w", r.name, err)
 	}
 	if size := len(out) - len(dst); size > MaxSize {
@@ -171,7 +165,22 @@ func (c *Codec) AppendEncode(dst []byte, p event.Payload) ([]byte, error) {
 	return out, nil
 }
 
-// header writes and reads Confluent's wire format.
+// append appends the datum.
+func (r *reader) append(dst []byte, p event.Payload) ([]byte, error) {
+	if s, ok := p.(Straight); ok && r.straight && !isNil(p) {
+		if out, ok := s.AppendAvro(dst); ok {
+			return out, nil
+		}
+	}
+	return r.schema.AppendEncode(dst, p)
+}
+
+func isNil(p event.Payload) bool {
+	v := reflect.ValueOf(p)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// header reads Confluent's wire format.
 var header = new(sr.ConfluentHeader)
 
 // Type returns the full name of the event that value is, by its writer's schema. For a
@@ -197,24 +206,32 @@ func (c *Codec) Knows(value []byte) bool {
 // writer did not know has its default. Errors are those of Type; an event of another type
 // than P is an error that is none of them. Decode blocks only where Type does.
 func Decode[P event.Payload](ctx context.Context, c *Codec, value []byte) (P, error) {
-	var p, zero P
-	if err := c.decode(ctx, value, reflect.TypeFor[P](), &p); err != nil {
+	var zero P
+	w, datum, err := c.open(ctx, value)
+	if err != nil {
 		return zero, err
+	}
+	if err := c.decodable(w, datum, reflect.TypeFor[P]()); err != nil {
+		return zero, err
+	}
+	run, straight := w.straight.(func([]byte) (P, bool))
+	if !straight {
+		return resolve[P](w, datum)
+	}
+	p, ok := run(datum)
+	if !ok {
+		return zero, fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, w.tree.fault(datum))
 	}
 	return p, nil
 }
 
-// decode is Decode into a pointer to a value of the type typ.
-func (c *Codec) decode(ctx context.Context, value []byte, typ reflect.Type, into any) error {
-	w, datum, err := c.open(ctx, value)
-	if err != nil {
-		return err
-	}
+// decodable returns why a datum cannot be decoded as typ, as far as that can be said before.
+func (c *Codec) decodable(w *writer, datum []byte, typ reflect.Type) error {
 	if w.reader == nil || w.reader.typ != typ {
-		if c.readers[typ] == nil {
-			return fmt.Errorf("decode %s: the codec was made without it", typ)
+		if r := c.readers[address(typ)]; r != nil && r.typ == typ {
+			return fmt.Errorf("decode %s: the value is of type %s", r.name, w.name)
 		}
-		return fmt.Errorf("decode %s: the value is of type %s", c.readers[typ].name, w.name)
+		return fmt.Errorf("decode %s: the codec was made without it", typ)
 	}
 	if w.incompatible != nil {
 		return w.incompatible
@@ -224,14 +241,20 @@ func (c *Codec) decode(ctx context.Context, value []byte, typ reflect.Type, into
 			return fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, err)
 		}
 	}
-	rest, err := w.resolved.Decode(datum, into)
+	return nil
+}
+
+// resolve decodes a datum by its schema.
+func resolve[P any](w *writer, datum []byte) (P, error) {
+	var p, zero P
+	rest, err := w.resolved.Decode(datum, &p)
 	if err != nil {
-		return fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, err)
+		return zero, fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, err)
 	}
 	if len(rest) > 0 {
-		return fmt.Errorf("decode %s: %w: %d bytes left over", w.name, ErrUndecodable, len(rest))
+		return zero, fmt.Errorf("decode %s: %w: %d bytes left over", w.name, ErrUndecodable, len(rest))
 	}
-	return nil
+	return p, nil
 }
 
 // JSON returns value as JSON for people to read, by its writer's schema, of any event and

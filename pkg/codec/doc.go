@@ -14,11 +14,11 @@
 //
 // Context: hamba/avro generates good structs, but it is archived, and its decoder takes a cut
 // event for a shorter one and lets 6 bytes allocate gigabytes. Decision: hamba stays in the
-// build (schemas) and no program links it; twmb/avro moves the bytes and judges compatibility.
-// Cost: one generated struct has to please both, which the golden bytes in schemas/testdata
-// check.
+// build (schemas) and no program links it; twmb/avro judges compatibility and moves the bytes,
+// unless the payload has code of its own ([Straight]). Cost: one generated struct has to please
+// both, which the golden bytes in schemas/testdata check.
 //
-// # Why the writer's schema is walked before twmb sees the bytes
+// # Why the writer's schema is walked before the bytes are decoded
 //
 // Context: a value may cost at most 64 times its size plus 1 MiB, whatever its bytes and its
 // schema say. twmb bounds counts by the bytes that are left, but grows a slice anew with

@@ -30,6 +30,9 @@ type reader struct {
 	tree    *node
 	id      atomic.Int64 // in the registry, or unverified
 
+	straight bool      // the payload has code of its own
+	decoders []decoder // the code for data, of all versions that have some
+
 	element  int // the most bytes that an element of a slice in the payload takes
 	harmless int // data up to this length cannot exceed the budget for slices
 }
@@ -43,6 +46,11 @@ func newReader(p event.Payload) (*reader, error) {
 	if r.schema, r.tree, err = parse(r.text); err != nil {
 		return nil, err
 	}
+	if s, ok := p.(Straight); ok {
+		if err := r.straighten(s); err != nil {
+			return nil, err
+		}
+	}
 	weigh(r.typ, &r.element, make(map[reflect.Type]bool))
 	r.harmless = harmless(r.element)
 	r.id.Store(unverified)
@@ -55,6 +63,7 @@ type writer struct {
 	tree     *node
 	reader   *reader      // of the event of that name; nil if the service has none
 	resolved *avro.Schema // decodes into reader's payload
+	straight any          // does so for most data, and faster; nil if there is no code for this schema
 	size     int          // of its text, in bytes
 	own      bool         // it is what Encode writes, and stays in use
 	// incompatible is why reader cannot read what was written; Type and JSON work.
@@ -72,7 +81,9 @@ func (c *Codec) newWriter(id int, text string) (*writer, error) {
 	}
 	if w.resolved, err = avro.Resolve(schema, w.reader.schema); err != nil {
 		w.incompatible = fmt.Errorf("decode %s: schema %d: %w: %w", w.name, id, ErrIncompatible, err)
+		return w, nil
 	}
+	w.straight = w.reader.decoder(tree)
 	return w, nil
 }
 
@@ -92,15 +103,23 @@ func parse(text string) (*avro.Schema, *node, error) {
 // Name returns the full name of a payload that the codec was made with, as [FullName] does,
 // without reading its schema again; "" for any other.
 func (c *Codec) Name(p event.Payload) string {
-	t := reflect.TypeOf(p)
-	if t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if r := c.readers[t]; r != nil {
+	if r := c.reader(p); r != nil {
 		return r.name
 	}
 	return ""
 }
+
+// reader returns that of a payload or of a pointer to one, nil if there is none.
+func (c *Codec) reader(p event.Payload) *reader {
+	if p == nil {
+		return nil
+	}
+	return c.readers[address(reflect.TypeOf(p))]
+}
+
+// address is where the description of a type stands, for good. As a map's key it costs half
+// of what the reflect.Type does, which an encoder would notice.
+func address(t reflect.Type) uintptr { return reflect.ValueOf(t).Pointer() }
 
 // FullName returns the full name of a record's schema, such as "shop.order.OrderPlaced", or
 // "" for what is no such schema.

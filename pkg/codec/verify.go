@@ -108,6 +108,6 @@ func otherRegistry(id, kept int, name string) error {
 func (c *Codec) verified(id int, r *reader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.use(id, &writer{name: r.name, tree: r.tree, reader: r, resolved: r.schema, size: len(r.text), own: true})
+	c.use(id, &writer{name: r.name, tree: r.tree, reader: r, resolved: r.schema, straight: r.decoder(r.tree), size: len(r.text), own: true})
 	r.id.Store(int64(id))
 }

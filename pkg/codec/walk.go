@@ -27,6 +27,14 @@ func (n *node) scan(datum []byte, element int) error {
 	return s.end()
 }
 
+// fault returns what is wrong with a datum that could not be decoded.
+func (n *node) fault(datum []byte) error {
+	if err := n.scan(datum, 0); err != nil {
+		return err
+	}
+	return errors.New("a number does not fit its type")
+}
+
 type scanner struct {
 	walker
 	element int
