@@ -39,7 +39,7 @@ func (r *reader) straighten(p Straight) error {
 		return nil // a struct that embeds the payload has its methods too
 	}
 	if texts[newest] != r.text {
-		return errors.New("Schema returns another version than the newest, which AppendAvro writes: embed that one")
+		return errors.New("it is another version than the newest, which AppendAvro writes: let Schema return that one")
 	}
 	for i, run := range decoders {
 		if !decodes(run, r.typ) {

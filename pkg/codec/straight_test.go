@@ -117,18 +117,20 @@ func TestStraight(t *testing.T) { // not parallel: it counts
 	for i, tt := range []struct {
 		name, old, with string
 		datum           []byte
+		at              int64
 	}{
-		{"fields in another order", sentV2, `{"type": "record", "name": "Sent", "namespace": "test", "fields": [{"name": "at", "type": "long"}, {"name": "word", "type": "string"}]}`, []byte{2, 4, 'h', 'i'}},
-		{"a field more", `"fields": [`, `"fields": [{"name": "more", "type": "boolean", "default": true}, `, []byte{0, 4, 'h', 'i', 2}},
-		{"another type", `"long"`, `"int"`, []byte{4, 'h', 'i', 2}},
-		{"a union", `"string"`, `["string"]`, []byte{0, 4, 'h', 'i', 2}},
-		{"a logical type", `"long"`, `{"type": "long", "logicalType": "timestamp-micros"}`, nil},
+		{"fields in another order", sentV2, `{"type": "record", "name": "Sent", "namespace": "test", "fields": [{"name": "at", "type": "long"}, {"name": "word", "type": "string"}]}`, []byte{2, 4, 'h', 'i'}, 1},
+		{"a field more", `"fields": [`, `"fields": [{"name": "more", "type": "boolean", "default": true}, `, []byte{0, 4, 'h', 'i', 2}, 1},
+		{"a field of another name", `{"name": "at", "type": "long", "default": 7}`, `{"name": "when", "type": "long", "default": 7}`, []byte{4, 'h', 'i', 2}, 7},
+		{"another type", `"long"`, `"int"`, []byte{4, 'h', 'i', 2}, 1},
+		{"a union", `"string"`, `["string"]`, []byte{0, 4, 'h', 'i', 2}, 1},
+		{"a logical type", `"long"`, `{"type": "long", "logicalType": "timestamp-micros"}`, nil, 0},
 	} {
 		t.Run(tt.name+" is another schema", func(t *testing.T) {
 			id := 80 + i
 			r.SeedSchema("others", i+1, id, sr.Schema{Schema: strings.Replace(sentV2, tt.old, tt.with, 1)})
 			if tt.datum != nil {
-				decode(frame(id, tt.datum...), sent{"hi", 1})
+				decode(frame(id, tt.datum...), sent{"hi", tt.at})
 			} else if _, err := codec.Decode[sent](t.Context(), c, frame(id, 4, 'h', 'i', 2)); err != nil && class(err) == nil {
 				t.Error(err)
 			}
