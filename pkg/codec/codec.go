@@ -211,10 +211,17 @@ func Decode[P event.Payload](ctx context.Context, c *Codec, value []byte) (P, er
 	if err != nil {
 		return zero, err
 	}
-	if err := c.decodable(w, datum, reflect.TypeFor[P]()); err != nil {
-		return zero, err
+	run, straight := w.straight.(func([]byte) (P, bool)) // if so, the value is a P and compatible
+	if !straight {
+		if err := c.decodable(w, reflect.TypeFor[P]()); err != nil {
+			return zero, err
+		}
 	}
-	run, straight := w.straight.(func([]byte) (P, bool))
+	if len(datum) > w.reader.harmless {
+		if err := w.tree.scan(datum, w.reader.element); err != nil {
+			return zero, fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, err)
+		}
+	}
 	if !straight {
 		return resolve[P](w, datum)
 	}
@@ -225,23 +232,15 @@ func Decode[P event.Payload](ctx context.Context, c *Codec, value []byte) (P, er
 	return p, nil
 }
 
-// decodable returns why a datum cannot be decoded as typ, as far as that can be said before.
-func (c *Codec) decodable(w *writer, datum []byte, typ reflect.Type) error {
+// decodable returns why what w has written can never be a payload of the type typ.
+func (c *Codec) decodable(w *writer, typ reflect.Type) error {
 	if w.reader == nil || w.reader.typ != typ {
 		if r := c.readers[address(typ)]; r != nil && r.typ == typ {
 			return fmt.Errorf("decode %s: the value is of type %s", r.name, w.name)
 		}
 		return fmt.Errorf("decode %s: the codec was made without it", typ)
 	}
-	if w.incompatible != nil {
-		return w.incompatible
-	}
-	if len(datum) > w.reader.harmless {
-		if err := w.tree.scan(datum, w.reader.element); err != nil {
-			return fmt.Errorf("decode %s: %w: %w", w.name, ErrUndecodable, err)
-		}
-	}
-	return nil
+	return w.incompatible
 }
 
 // resolve decodes a datum by its schema.
