@@ -21,9 +21,8 @@ const ringSize = 10_000
 // message is one order on its way: what our side is given, and the bytes that have to come of
 // it, which the other sides are given.
 type message struct {
-	order  schemas.OrderPlaced
-	meta   event.Meta
-	parent trace.SpanContext // not sampled
+	order schemas.OrderPlaced
+	meta  event.Meta // with a trace that is not sampled
 
 	key, value []byte
 	headers    []kgo.RecordHeader
@@ -51,14 +50,14 @@ func (r *rig) ring(k keys) ([]message, error) {
 		m.meta = event.Meta{
 			ID:   event.NewID("/order", event.Because("bench", strconv.Itoa(i)), orderPlaced, 0),
 			Type: orderPlaced, Source: "/order", Subject: m.order.OrderID, Time: m.order.PlacedAt, Version: 1,
+			Trace: newSpanContext(random, 0),
 		}
-		m.parent = newSpanContext(random, 0)
 		var err error
 		if m.value, err = r.codec.Encode(m.order); err != nil {
 			return nil, err
 		}
 		m.key = []byte(m.order.Key())
-		for _, h := range event.WithSpanContext(m.meta.Headers(), m.parent) {
+		for _, h := range m.meta.Headers() {
 			m.headers = append(m.headers, kgo.RecordHeader(h))
 		}
 	}
@@ -102,7 +101,7 @@ func (m *message) record(topic string, number int, version int64) event.Record {
 	meta := m.meta
 	meta.ID = eventID(number)
 	meta.Version = version
-	return event.Record{Topic: topic, Key: m.key, Value: m.value, Headers: event.WithSpanContext(meta.Headers(), m.parent)}
+	return event.Record{Topic: topic, Key: m.key, Value: m.value, Headers: meta.Headers()}
 }
 
 func eventID(number int) string {

@@ -152,9 +152,7 @@ func (p *publishing) windows(topic string, n int, send func([]event.Record) erro
 
 func (p *publishing) record(topic string, m *message) (event.Record, error) {
 	value, err := p.codec.Encode(m.order)
-	return event.Record{
-		Topic: topic, Key: []byte(m.order.Key()), Value: value, Headers: event.WithSpanContext(m.meta.Headers(), m.parent),
-	}, err
+	return event.Record{Topic: topic, Key: []byte(m.order.Key()), Value: value, Headers: m.meta.Headers()}, err
 }
 
 // raw hands the same bytes, which are there already, to the client as fast as it takes them.

@@ -134,7 +134,7 @@ func (t *tracing) kotel() *kotel.Tracer {
 }
 
 // publish is what is between the event's headers and the broker's answer: ours in the outbox
-// (the request's span goes into the headers) and in the producer, kotel's in the client's
+// (the request's span goes into the headers, here of a copy) and in the producer, kotel's in the client's
 // hooks.
 func (t *tracing) publish() []side {
 	tracer, hooks := t.provider.Tracer("keyline"), t.kotel()

@@ -46,7 +46,8 @@ type Meta struct {
 	CausationID string
 	// Attempt counts the deliveries to the handler, from 1.
 	Attempt int
-	// Trace is the span in which the event is handled; invalid if there is none.
+	// Trace is the span in which the event is handled, or to be published, the span that it
+	// came of; invalid if there is none.
 	Trace trace.SpanContext
 }
 

@@ -30,11 +30,15 @@ const (
 // ContentType is the content type of every value that we write.
 const ContentType = "application/avro"
 
-// Headers returns the CloudEvents headers of an event; trace context is added where the
-// record is written. Their values share one piece of memory.
+// maxValues is what the values of an event's headers take that are not the event's own texts:
+// versions, time, content type and traceparent.
+const maxValues = len("1.0") + len(time.RFC3339Nano) + len("-9223372036854775808") + len(ContentType) + traceparentSize
+
+// Headers returns the headers of an event: CloudEvents, and its trace if there is one. Their
+// values share one piece of memory.
 func (m Meta) Headers() []Header {
 	h := make([]Header, 0, len(names))
-	b := make([]byte, 0, 128+len(m.ID)+len(m.Type)+len(m.Source)+len(m.Subject)+len(m.CausationID))
+	b := make([]byte, 0, maxValues+len(m.ID)+len(m.Type)+len(m.Source)+len(m.Subject)+len(m.CausationID))
 	add := func(name string, from int) {
 		h = append(h, Header{name, b[from:len(b):len(b)]})
 	}
@@ -58,6 +62,14 @@ func (m Meta) Headers() []Header {
 		text(HeaderCausationID, m.CausationID)
 	}
 	text(HeaderContentType, ContentType)
+	if m.Trace.IsValid() {
+		from = len(b)
+		b = appendTraceparent(b, m.Trace)
+		add(HeaderTraceparent, from)
+		if state := m.Trace.TraceState(); state.Len() > 0 {
+			text(HeaderTracestate, state.String())
+		}
+	}
 	return h
 }
 

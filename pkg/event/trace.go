@@ -45,42 +45,40 @@ func WithSpanContext(headers []Header, sc trace.SpanContext) []Header {
 			out = append(out, h)
 		}
 	}
-	return AppendSpanContext(out, sc)
+	if !sc.IsValid() {
+		return out
+	}
+	out = append(out, Header{HeaderTraceparent, Traceparent(sc)})
+	if state := sc.TraceState(); state.Len() > 0 {
+		out = append(out, Header{HeaderTracestate, []byte(state.String())})
+	}
+	return out
 }
 
-// AppendSpanContext is [WithSpanContext] for headers that have no trace context and are the
-// caller's own: it appends to them.
-func AppendSpanContext(headers []Header, sc trace.SpanContext) []Header {
-	if !sc.IsValid() {
-		return headers
-	}
-	headers = append(headers, Header{HeaderTraceparent, Traceparent(sc)})
-	if s := sc.TraceState().String(); s != "" {
-		headers = append(headers, Header{HeaderTracestate, []byte(s)})
-	}
-	return headers
-}
+const traceparentSize = 55
 
 // Traceparent is the W3C traceparent of a valid span context, version 00.
 func Traceparent(sc trace.SpanContext) []byte {
-	b := make([]byte, 55)
-	copy(b, "00-")
+	return appendTraceparent(make([]byte, 0, traceparentSize), sc)
+}
+
+func appendTraceparent(b []byte, sc trace.SpanContext) []byte {
 	tid, sid := sc.TraceID(), sc.SpanID()
-	hex.Encode(b[3:35], tid[:])
-	b[35] = '-'
-	hex.Encode(b[36:52], sid[:])
-	b[52], b[53], b[54] = '-', '0', '0'
+	b = append(b, "00-"...)
+	b = hex.AppendEncode(b, tid[:])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, sid[:])
 	if sc.IsSampled() {
-		b[54] = '1'
+		return append(b, "-01"...)
 	}
-	return b
+	return append(b, "-00"...)
 }
 
 // parseTraceparent reads a traceparent of version 00
 // (https://www.w3.org/TR/trace-context/#traceparent-header-field-values): 55 bytes, lower
 // case, no zero IDs.
 func parseTraceparent(b []byte) (cfg trace.SpanContextConfig, ok bool) {
-	if len(b) != 55 || b[0] != '0' || b[1] != '0' || b[2] != '-' || b[35] != '-' || b[52] != '-' {
+	if len(b) != traceparentSize || b[0] != '0' || b[1] != '0' || b[2] != '-' || b[35] != '-' || b[52] != '-' {
 		return cfg, false
 	}
 	var flags [1]byte

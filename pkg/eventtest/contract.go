@@ -94,9 +94,5 @@ func Record(tb testing.TB, c *codec.Codec, p event.Payload, meta event.Meta) eve
 	if meta.Time.IsZero() {
 		meta.Time = time.Now()
 	}
-	headers := meta.Headers()
-	if meta.Trace.IsValid() {
-		headers = event.WithSpanContext(headers, meta.Trace)
-	}
-	return event.Record{Topic: p.Topic(), Timestamp: time.Now(), Key: []byte(meta.Subject), Value: value, Headers: headers}
+	return event.Record{Topic: p.Topic(), Timestamp: time.Now(), Key: []byte(meta.Subject), Value: value, Headers: meta.Headers()}
 }

@@ -97,9 +97,9 @@ func (o *Outbox) Append(ctx context.Context, tx *db.Tx, version int64, cause eve
 		Time:        time.Now(),
 		Version:     version,
 		CausationID: cause.EventID(),
+		Trace:       cause.Trace(ctx),
 	}
-	headers := event.AppendSpanContext(meta.Headers(), cause.Trace(ctx))
-	return p.add(row{topic: data.Topic(), key: []byte(data.Key()), value: value, headers: headers, kind: kind})
+	return p.add(row{topic: data.Topic(), key: []byte(meta.Subject), value: value, headers: meta.Headers(), kind: kind})
 }
 
 // AppendRaw saves a record whose key, value and headers are published as they are, such as

@@ -78,7 +78,7 @@ func outboxMutations() []mutation {
 			edits:  []edit{{"pkg/outbox/relay.go", "where, args := without(r.db, r.held.all(), gone)\n", "where, args := \"where id not in (select min(id) from outbox group by topic, key having key = $1)\", []any{[]byte(\"bad\")}\n\t_ = gone\n"}}},
 		{name: "outbox-trace", promise: 10, tests: only,
 			breaks: "the outbox row does not keep the request's trace",
-			edits:  []edit{{"pkg/outbox/outbox.go", `headers := event.AppendSpanContext(meta.Headers(), cause.Trace(ctx))`, `headers := meta.Headers()`}}},
+			edits:  []edit{{"pkg/outbox/outbox.go", "\t\tTrace:       cause.Trace(ctx),\n", ""}}},
 		{name: "outbox-too-large", promise: 11, tests: only,
 			breaks: "an event that no broker takes is accepted",
 			edits:  []edit{{"pkg/outbox/outbox.go", `if size > MaxEvent {`, `if size > 10*MaxEvent {`}}},
