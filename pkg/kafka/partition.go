@@ -274,22 +274,13 @@ func backoff(attempt int, least, most time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// convert copies records out of the client's type, with one allocation for all headers.
+// convert makes records of the client's, whose headers they share.
 func convert(topicID [16]byte, records []*kgo.Record) []event.Record {
-	n := 0
-	for _, r := range records {
-		n += len(r.Headers)
-	}
-	headers := make([]event.Header, 0, n)
 	out := make([]event.Record, len(records))
 	for i, r := range records {
-		from := len(headers)
-		for _, h := range r.Headers {
-			headers = append(headers, event.Header(h))
-		}
 		out[i] = event.Record{
 			Topic: r.Topic, TopicID: topicID, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp,
-			Key: r.Key, Value: r.Value, Headers: headers[from:len(headers):len(headers)],
+			Key: r.Key, Value: r.Value, Headers: fromClient(r.Headers),
 		}
 	}
 	return out

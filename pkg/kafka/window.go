@@ -62,19 +62,10 @@ type slot struct {
 
 func newWindow(records []event.Record) *window {
 	w := &window{records: records, slots: make([]slot, len(records))}
-	n := 0
-	for i := range records {
-		n += len(records[i].Headers)
-	}
-	headers := make([]kgo.RecordHeader, 0, n)
 	for i := range w.slots {
 		s, r := &w.slots[i], &records[i]
-		from := len(headers)
-		for _, h := range r.Headers {
-			headers = append(headers, kgo.RecordHeader(h))
-		}
 		s.Context, s.w, s.of = context.Background(), w, r
-		s.rec = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: headers[from:len(headers):len(headers)], Context: s}
+		s.rec = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: toClient(r.Headers), Context: s}
 	}
 	return w
 }
@@ -142,11 +133,7 @@ func (s *slot) trace(tracer trace.Tracer) {
 	if span == nil {
 		return
 	}
-	s.span = span
-	s.rec.Headers = make([]kgo.RecordHeader, len(headers))
-	for i, h := range headers {
-		s.rec.Headers[i] = kgo.RecordHeader(h)
-	}
+	s.span, s.rec.Headers = span, toClient(headers)
 }
 
 // acknowledged is called once for every record that was sent.
