@@ -103,8 +103,9 @@ func (w *window) send(ctx context.Context, p *Producer, cl *kgo.Client, slots []
 	if len(slots) == 0 {
 		return nil
 	}
+	now := time.Now()
 	for _, s := range slots {
-		s.sent = true
+		s.sent, s.rec.Timestamp = true, now
 		s.trace(p.tracer)
 	}
 	w.finished.Add(len(slots))
