@@ -49,6 +49,19 @@ func TestHeaders_round_trip(t *testing.T) {
 	if diff := cmp.Diff(event.ReadMeta(r, m.Type), m, cmp.Comparer(trace.SpanContext.Equal)); diff != "" {
 		t.Error(diff)
 	}
+	if got := event.SpanContext(r.Headers); got.IsValid() {
+		t.Errorf("a trace out of nothing: %+v", got)
+	}
+	state, err := trace.ParseTraceState("a=1,b=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Trace = trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled, TraceState: state, Remote: true})
+	m.CausationID = strings.Repeat("long", 100) // more than there is room for
+	r.Headers = m.Headers()
+	if got := event.SpanContext(r.Headers); !got.Equal(m.Trace) || event.ReadMeta(r, m.Type).CausationID != m.CausationID {
+		t.Errorf("%+v", got)
+	}
 	stored, err := event.ParseHeaders(event.AppendHeaders(nil, r.Headers))
 	if diff := cmp.Diff(stored, r.Headers); err != nil || diff != "" {
 		t.Error(err, diff)
@@ -160,10 +173,25 @@ func TestSpanContext(t *testing.T) {
 	})
 }
 
-func TestSpanContext_allocates_nothing(t *testing.T) {
-	headers := []event.Header{{Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")}}
-	if n := testing.AllocsPerRun(100, func() { event.SpanContext(headers) }); n > 0 {
-		t.Errorf("%.0f allocations, want none", n)
+// Each of these is done for every record.
+func TestAllocations(t *testing.T) {
+	m := event.Meta{ID: "e92c23f0-cc83-509c-9e7f-cfdb1adaa420", Type: "shop.StockReserved", Source: "/inventory", Subject: "e92c23f0-cc83-509c-9e7f-cfdb1adaa421",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), Version: 3, CausationID: "e92c23f0-cc83-509c-9e7f-cfdb1adaa422",
+		Trace: trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})}
+	r := event.Record{Key: []byte(m.Subject), Headers: m.Headers()}
+	for name, tt := range map[string]struct {
+		of   func()
+		want float64
+	}{
+		"headers in one piece, trace and all": {func() { r.Headers = m.Headers() }, 1},
+		"a copy of them, and a traceparent":   {func() { event.WithSpanContext(r.Headers, m.Trace) }, 2},
+		"reading a trace":                     {func() { event.SpanContext(r.Headers) }, 0},
+		"ID, source, subject and cause":       {func() { event.ReadMeta(&r, m.Type) }, 4},
+		"an identity":                         {func() { event.IdentityOf(&r) }, 0},
+	} {
+		if got := testing.AllocsPerRun(100, tt.of); got > tt.want {
+			t.Errorf("%s: %.0f allocations, want %.0f", name, got, tt.want)
+		}
 	}
 }
 

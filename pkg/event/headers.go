@@ -30,15 +30,14 @@ const (
 // ContentType is the content type of every value that we write.
 const ContentType = "application/avro"
 
-// maxValues is what the values of an event's headers take that are not the event's own texts:
-// versions, time, content type and traceparent.
-const maxValues = len("1.0") + len(time.RFC3339Nano) + len("-9223372036854775808") + len(ContentType) + traceparentSize
-
-// Headers returns the headers of an event: CloudEvents, and its trace if there is one. Their
-// values share one piece of memory.
+// Headers returns the headers of an event: CloudEvents, and its trace if there is one. They and
+// their values share one piece of memory.
 func (m Meta) Headers() []Header {
-	h := make([]Header, 0, len(names))
-	b := make([]byte, 0, maxValues+len(m.ID)+len(m.Type)+len(m.Source)+len(m.Subject)+len(m.CausationID))
+	var room struct {
+		headers [11]Header // all names
+		values  [256]byte  // of an ordinary event; more is put elsewhere
+	}
+	h, b := room.headers[:0], room.values[:0]
 	add := func(name string, from int) {
 		h = append(h, Header{name, b[from:len(b):len(b)]})
 	}

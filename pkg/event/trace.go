@@ -55,11 +55,9 @@ func WithSpanContext(headers []Header, sc trace.SpanContext) []Header {
 	return out
 }
 
-const traceparentSize = 55
-
 // Traceparent is the W3C traceparent of a valid span context, version 00.
 func Traceparent(sc trace.SpanContext) []byte {
-	return appendTraceparent(make([]byte, 0, traceparentSize), sc)
+	return appendTraceparent(make([]byte, 0, 55), sc)
 }
 
 func appendTraceparent(b []byte, sc trace.SpanContext) []byte {
@@ -78,7 +76,7 @@ func appendTraceparent(b []byte, sc trace.SpanContext) []byte {
 // (https://www.w3.org/TR/trace-context/#traceparent-header-field-values): 55 bytes, lower
 // case, no zero IDs.
 func parseTraceparent(b []byte) (cfg trace.SpanContextConfig, ok bool) {
-	if len(b) != traceparentSize || b[0] != '0' || b[1] != '0' || b[2] != '-' || b[35] != '-' || b[52] != '-' {
+	if len(b) != 55 || b[0] != '0' || b[1] != '0' || b[2] != '-' || b[35] != '-' || b[52] != '-' {
 		return cfg, false
 	}
 	var flags [1]byte
