@@ -113,7 +113,9 @@ func (t *tracing) newTraced(ctx context.Context, m *message, sampled bool) trace
 		if span.SpanContext().IsSampled() != sampled {
 			continue
 		}
-		out := traced{ctx: ctx, parent: span.SpanContext(), headers: m.meta.Headers()}
+		meta := m.meta
+		meta.Trace = trace.SpanContext{}
+		out := traced{ctx: ctx, parent: span.SpanContext(), headers: meta.Headers()}
 		out.sent = event.Record{
 			Topic: schemas.TopicOrders, Partition: 3, Offset: 12345, Timestamp: m.meta.Time, Key: m.key, Value: m.value,
 			Headers: event.WithSpanContext(out.headers, out.parent),
@@ -134,8 +136,8 @@ func (t *tracing) kotel() *kotel.Tracer {
 }
 
 // publish is what is between the event's headers and the broker's answer: ours in the outbox
-// (the request's span goes into the headers, here of a copy) and in the producer, kotel's in the client's
-// hooks.
+// (the request's span goes into the headers, here into a copy of them) and in the producer,
+// kotel's in the client's hooks.
 func (t *tracing) publish() []side {
 	tracer, hooks := t.provider.Tracer("keyline"), t.kotel()
 	var ours event.Record
