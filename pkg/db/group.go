@@ -10,9 +10,10 @@ import (
 
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
 // much for many as for one. While one is under way, those that come gather for the next: groups
-// form of who is there, and nobody waits for one to fill. But no two begin within 5 ms, so that at a
-// rate at which they would chase each other, two or three members each, they are fewer and larger;
-// what is that rare does not wait. It is safe for concurrent use.
+// form of who is there, and nobody waits for one to fill. But none begins within 8 ms of a small one,
+// so that at a rate at which small ones would chase each other they are fewer and larger; what is
+// so rare that it shares nothing does not wait, nor does what comes in crowds. It is safe for
+// concurrent use.
 type GroupCommit[T any] struct {
 	most int
 	size func(T) int
@@ -21,6 +22,7 @@ type GroupCommit[T any] struct {
 	mu      sync.Mutex
 	running int       // groups under way, or about to be
 	begun   time.Time // when the last one was
+	last    int       // its size
 	waiting []*member[T]
 }
 
@@ -35,9 +37,13 @@ type member[T any] struct {
 // it: a slow one must not hold up those that have nothing to do with it.
 const overtakeAfter = 50 * time.Millisecond
 
-// pace is the time between the begins of two groups. On a machine with little left to give, what the
-// transactions in between would have cost is worth more than the wait: CPU s and p99 of B9.
-const pace = 5 * time.Millisecond
+// pace is the time from the begin of a small group, of 2 up to a size of fewest, to that of the next. On a
+// machine with little left to give, what the transactions in between would have cost is worth more
+// than the wait: CPU s and p99 of B9, the rate of B7.
+const (
+	pace   = 8 * time.Millisecond
+	fewest = 8
+)
 
 var (
 	errLead = errors.New("run the next group")
@@ -87,7 +93,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 
 // keepPace waits until a group may begin, or ctx has ended. The caller holds mu, which is free meanwhile.
 func (g *GroupCommit[T]) keepPace(ctx context.Context) error {
-	if rest := pace - time.Since(g.begun); rest > 0 {
+	if rest := pace - time.Since(g.begun); rest > 0 && g.last > 1 && g.last <= fewest {
 		g.mu.Unlock()
 		timer := time.NewTimer(rest)
 		defer timer.Stop()
@@ -139,6 +145,7 @@ func (g *GroupCommit[T]) await(m *member[T]) error {
 // gather takes those that wait, up to the bound, behind first. The caller holds mu.
 func (g *GroupCommit[T]) gather(first *member[T]) []*member[T] {
 	group, n := []*member[T]{first}, g.size(first.one)
+	defer func() { g.last = n }()
 	for len(g.waiting) > 0 && n+g.size(g.waiting[0].one) <= g.most {
 		n += g.size(g.waiting[0].one)
 		group = append(group, g.waiting[0])

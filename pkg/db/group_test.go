@@ -120,7 +120,7 @@ func TestGroupCommit(t *testing.T) {
 			var wg sync.WaitGroup
 			busy(t, &wg, g)
 			leavesAndStays(t, &wg, g, leaving)
-			time.AfterFunc(5500*time.Microsecond, leave) // the second group is under way
+			time.AfterFunc(1500*time.Microsecond, leave) // the second group is under way
 			wg.Wait()
 			if diff := cmp.Diff([][]int{{0}, {1, 2}, {2}}, got.all); diff != "" {
 				t.Errorf("groups (-want +got):\n%s", diff)
@@ -145,20 +145,27 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 	})
-	t.Run("what is rare begins at once, and what is frequent every five milliseconds", func(t *testing.T) {
+	t.Run("behind a small group the next one waits, behind one alone or a crowd it does not", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(10, itself, got.run)
-			for i, c := range []struct{ pause, took time.Duration }{
-				{0, time.Millisecond},
-				{10 * time.Millisecond, time.Millisecond},
-				{2 * time.Millisecond, 3 * time.Millisecond}, // 3 ms behind the begin of the one before
-				{0, 5 * time.Millisecond},
+			g := db.NewGroupCommit(20, func(n int) int { return n }, got.run)
+			for i, c := range []struct {
+				size        int
+				pause, took time.Duration
+			}{
+				{1, 0, time.Millisecond},
+				{1, 0, time.Millisecond},
+				{2, 0, time.Millisecond},
+				{8, 0, 8 * time.Millisecond}, // 1 ms behind the begin of the one before
+				{9, 0, 8 * time.Millisecond},
+				{1, 0, time.Millisecond},
+				{2, 0, time.Millisecond},
+				{2, 10 * time.Millisecond, time.Millisecond},
 			} {
 				_ = pause(t.Context(), c.pause)
 				begun := time.Now()
-				if err := g.Do(t.Context(), i); err != nil {
+				if err := g.Do(t.Context(), c.size); err != nil {
 					t.Error(err)
 				}
 				if took := time.Since(begun); took != c.took {
@@ -167,11 +174,11 @@ func TestGroupCommit(t *testing.T) {
 			}
 			var wg sync.WaitGroup
 			for i := range 3 { // while the first of them waits, the others come
-				wg.Go(func() { _ = g.Do(t.Context(), 10+i) })
+				wg.Go(func() { _ = g.Do(t.Context(), 1+i) })
 				synctest.Wait()
 			}
 			wg.Wait()
-			if diff := cmp.Diff([]int{10, 11, 12}, got.all[len(got.all)-1]); diff != "" {
+			if diff := cmp.Diff([]int{1, 2, 3}, got.all[len(got.all)-1]); diff != "" {
 				t.Errorf("the last group (-want +got):\n%s", diff)
 			}
 		})
@@ -180,7 +187,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(10, itself, got.run)
+			g := db.NewGroupCommit(10, func(int) int { return 2 }, got.run)
 			_ = g.Do(t.Context(), 0)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
