@@ -61,9 +61,9 @@ func (e *ending) lock(ctx context.Context, tx *db.Tx) error {
 	}
 	e.queues = map[*effect]*queue{}
 	for _, r := range e.all {
-		key := string(r.claimed.key)
-		if claim, ok := claims[key]; ok && claim == r.claim {
-			e.queues[r] = r.queue(places[key], next[key])
+		key := r.claimed.key
+		if claim, ok := claims[string(key)]; ok && claim == r.claim {
+			e.queues[r] = r.queue(places[string(key)], next[string(key)])
 		}
 	}
 	return nil
