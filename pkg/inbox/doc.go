@@ -29,7 +29,8 @@
 // [Inbox.Run] works on the queues, in any replica: a worker locks a key that is due, runs
 // its first event, and deletes it in the transaction of its effect. A slow effect runs
 // outside any transaction under a claim: a number that is raised when the key is taken, and
-// compared when the end is written.
+// compared when the end is written. The key's next event follows that transaction; quick effects
+// that leave nothing to be written follow one another, some of them before each such end.
 //
 // # Why order holds without caches or fencing tokens
 //
