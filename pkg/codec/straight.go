@@ -9,11 +9,12 @@ import (
 
 // Straight is what a payload may have beside its methods: code for its bytes that goes field
 // by field, without reflection, which is some times as fast. The code says only whether it
-// could; where it could not, the payload or the value is looked at by its schema, and that
-// says what is wrong. A payload without these methods always goes by its schema.
+// could. A payload that it could not encode is looked at by its schema, which encodes it or says what
+// is wrong; a value that it could not decode is undecodable. A payload without these methods always
+// goes by its schema.
 type Straight interface {
 	// AppendAvro appends the payload as a datum of the schema's newest version, the bytes
-	// that going by the schema appends. If ok is false it has appended anything.
+	// that going by the schema appends. If ok is false it may have appended anything.
 	AppendAvro(dst []byte) (_ []byte, ok bool)
 	// AvroVersions returns all versions of the schema, oldest first, and beside each what
 	// decodes its data into today's payload: a func(datum []byte) (P, bool), P being the
@@ -57,8 +58,7 @@ func (r *reader) straighten(p Straight) error {
 
 // decodes reports whether run is a decoder that returns a typ.
 func decodes(run any, typ reflect.Type) bool {
-	t := reflect.TypeOf(run)
-	return t != nil && t.Kind() == reflect.Func && t.NumOut() == 2 && t.Out(0) == typ
+	return reflect.TypeOf(run) == reflect.FuncOf([]reflect.Type{reflect.TypeFor[[]byte]()}, []reflect.Type{typ, reflect.TypeFor[bool]()}, false)
 }
 
 // decoder returns the code for the data of a schema that can be resolved to the reader's, nil

@@ -11,9 +11,9 @@ import (
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
 // much for many as for one. While one is under way, those that come gather for the next: groups
 // form of who is there, and nobody waits for one to fill. But none begins within 8 ms of a small one,
-// so that at a rate at which small ones would chase each other they are fewer and larger; what is
-// so rare that it shares nothing does not wait, nor does what comes in crowds. It is safe for
-// concurrent use.
+// of a size from 2 to 8, so that at a rate at which small ones would chase each other they are fewer
+// and larger; what is so rare that it comes one by one does not wait, nor does what comes in crowds.
+// It is safe for concurrent use.
 type GroupCommit[T any] struct {
 	most int
 	size func(T) int
@@ -37,7 +37,7 @@ type member[T any] struct {
 // it: a slow one must not hold up those that have nothing to do with it.
 const overtakeAfter = 50 * time.Millisecond
 
-// pace is the time from the begin of a small group, of 2 up to a size of fewest, to that of the next. On a
+// pace is the time from the begin of a small group, of a size from 2 to fewest, to that of the next. On a
 // machine with little left to give, what the transactions in between would have cost is worth more
 // than the wait: CPU s and p99 of B9, the rate of B7.
 const (
@@ -93,14 +93,15 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 
 // keepPace waits until a group may begin, or ctx has ended. The caller holds mu, which is free meanwhile.
 func (g *GroupCommit[T]) keepPace(ctx context.Context) error {
-	if rest := pace - time.Since(g.begun); rest > 0 && g.last > 1 && g.last <= fewest {
-		g.mu.Unlock()
-		timer := time.NewTimer(rest)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+	for ctx.Err() == nil && g.last > 1 && g.last <= fewest {
+		rest := pace - time.Since(g.begun) // another one may have begun meanwhile
+		if rest <= 0 {
+			break
 		}
+		g.mu.Unlock()
+		wait, done := context.WithTimeout(ctx, rest)
+		<-wait.Done()
+		done()
 		g.mu.Lock()
 	}
 	g.begun = time.Now()

@@ -86,7 +86,7 @@ func (c *pipeline) ExecContext(ctx context.Context, query string, args []driver.
 	case forget:
 		c.unsent, c.failed = nil, nil
 	case await:
-		if len(c.unsent) == 0 {
+		if c.failed != nil || len(c.unsent) == 0 {
 			return driver.ResultNoRows, c.failed
 		}
 		sent, err := c.send(ctx)

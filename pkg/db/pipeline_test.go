@@ -368,27 +368,58 @@ func TestTx_QueryLater(t *testing.T) {
 // A lock that goes together with a query is had before the query reads.
 func TestTx_QueryLater_that_waits_for_a_lock(t *testing.T) {
 	t.Parallel()
+	if !dbtest.Postgres() {
+		t.Log("SQLite: transactions wait before they begin")
+		return
+	}
 	d := numbered(t, "a")
-	locked, reading := make(chan struct{}), make(chan struct{})
-	first := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	locked, first := make(chan int), make(chan error, 1)
 	go func() {
-		first <- d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-			if _, err := tx.Exec(ctx, `update items set n = n + 1 where name = '1'`); err != nil {
+		first <- d.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
+			var pid int
+			if err := tx.QueryRow(ctx, `update items set n = n + 1 where name = '1' returning pg_backend_pid()`).Scan(&pid); err != nil {
 				return err
 			}
-			close(locked)
-			<-reading
+			locked <- pid
+			for waits := false; !waits; {
+				if err := tx.QueryRow(ctx, `select exists (select 1 from pg_locks where $1 = any(pg_blocking_pids(pid)))`, pid).Scan(&waits); err != nil {
+					return err
+				}
+			}
 			return tx.InsertAll(ctx, "items", "", db.Column{Name: "name", Values: []string{"2"}}, db.Column{Name: "n", Values: []int64{7}})
 		})
 	}()
 	<-locked
 	var under, n int64
-	close(reading)
-	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+	err := d.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
 		err := tx.QueryLater(ctx, func(row db.Scanner) error { return row.Scan(&under) }, `select n from items where name = '1'`+tx.ForUpdate())
 		return errors.Join(err, tx.QueryRow(ctx, `select count(*) from items`).Scan(&n))
 	})
 	if err := errors.Join(err, <-first); err != nil || under != 2 || n != 2 {
 		t.Errorf("under the lock n = %d, and %d rows, %v; want 2 and 2: what the lock has waited for", under, n, err)
+	}
+}
+
+// A transaction that has lost a statement does not say that what was sent is there.
+func TestTx_Await_of_a_lost_transaction(t *testing.T) {
+	t.Parallel()
+	d, failed := numbered(t, "a"), errors.New("cannot be read")
+	err := d.Once(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		err := tx.QueryLater(ctx, func(db.Scanner) error { return failed }, `select n from items`)
+		if err = errors.Join(err, tx.Await(ctx)); !errors.Is(err, failed) {
+			t.Errorf("Await = %v, want the error of reading", err)
+		}
+		if !dbtest.Postgres() {
+			return err
+		}
+		if err := errors.Join(tx.ExecLater(ctx, `delete from items`), tx.Await(ctx)); !errors.Is(err, failed) {
+			t.Errorf("Await once more = %v, want the same", err)
+		}
+		return err
+	})
+	if !errors.Is(err, failed) {
+		t.Error(err)
 	}
 }

@@ -170,7 +170,8 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 }
 
 // ExecLater is Exec whose answer nobody needs: on PostgreSQL it is sent with the next statement that
-// is answered, or with the commit, and so its error may be theirs. It saves a round trip.
+// is answered, or with the commit, and so its error may be theirs. It saves a round trip. Slices among
+// args must not be changed until then.
 func (t *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
 	_, err := t.tx.ExecContext(marked(ctx, later), query, args...)
 	return err
@@ -180,7 +181,7 @@ func (t *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
 type Scanner interface{ Scan(dest ...any) error }
 
 // QueryLater is a query that is sent like [Tx.ExecLater]: scan has been called with each row when the
-// next statement has been answered. Statements that go together see each what is committed when the
+// next statement has been answered, and must not use the transaction. Statements that go together see each what is committed when the
 // server comes to it.
 func (t *Tx) QueryLater(ctx context.Context, scan func(Scanner) error, query string, args ...any) error {
 	if t.dialect == postgres {

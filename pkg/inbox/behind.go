@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/event"
@@ -19,7 +18,7 @@ type spot struct {
 // queue is the begin of a claimed key's queue, under the key's lock.
 type queue struct {
 	ran   []int64 // the events that the effect follows, in the order of the queue
-	own   int64   // the effect's event; 0: it is not there any more
+	own   int64   // the effect's event; 0: somebody has deleted it
 	after int64   // the one behind it; 0: the queue is empty then
 	next  []*item // that and more, as they are stored: what may follow the effect
 }
@@ -43,14 +42,16 @@ func (e *ending) lock(ctx context.Context, tx *db.Tx) error {
 	if err != nil {
 		return fmt.Errorf("lock claimed keys: %w", err)
 	}
-	query, arg := tx.FirstEach("waiting_event", "key, seq, identity", inQueue, "key", "seq", 3, keys, e.longest()+2)
+	query, arg := tx.FirstEach("waiting_event", "key, seq, identity", inQueue, "key", "seq", 3, keys, e.longest()+1+runMost)
 	err = tx.QueryLater(ctx, func(row db.Scanner) error {
 		var key, identity []byte
 		var p spot
-		err := row.Scan(&key, &p.seq, &identity)
+		if err := row.Scan(&key, &p.seq, &identity); err != nil {
+			return err
+		}
 		p.identity = event.Identity(identity)
 		places[string(key)] = append(places[string(key)], p)
-		return err
+		return nil
 	}, query+` order by seq`, e.cfg.Group, e.topic, arg)
 	if err != nil {
 		return fmt.Errorf("read the begins of queues: %w", err)
@@ -103,19 +104,20 @@ func (e *ending) readNext(ctx context.Context, tx *db.Tx, keys [][]byte) (map[st
 		return nil, fmt.Errorf("read queues: %w", err)
 	}
 	next := map[string][]*item{}
-	for i := range found {
-		key := found[i].key()
-		next[key] = append(next[key], &found[i])
+	for _, it := range found { // each on its own: one that is kept must not keep the others
+		next[it.key()] = append(next[it.key()], &it)
 	}
 	return next, nil
 }
 
-// queue finds an effect's event, and those before and behind it. One that was replayed may be in the
-// queue again.
+// queue finds an effect's event, those before it, and those right behind it. One that was replayed may
+// be in the queue again, which next leaves out.
 func (r *effect) queue(places []spot, next []*item) *queue {
 	q := &queue{}
-	for len(places) > 0 && slices.ContainsFunc(r.ran, func(s *processSpan) bool { return s.item.identity == places[0].identity }) {
-		q.ran, places = append(q.ran, places[0].seq), places[1:]
+	for _, ran := range r.ran {
+		if len(places) > 0 && places[0].identity == ran.item.identity {
+			q.ran, places = append(q.ran, places[0].seq), places[1:]
+		}
 	}
 	if len(places) > 0 && places[0].identity == r.identity {
 		q.own, places = places[0].seq, places[1:]
@@ -123,8 +125,10 @@ func (r *effect) queue(places []spot, next []*item) *queue {
 	if len(places) > 0 {
 		q.after = places[0].seq
 	}
-	if len(next) > 0 && next[0].seq == q.after {
-		q.next = next
+	n := 0
+	for n < min(len(next), len(places)) && next[n].seq == places[n].seq {
+		n++
 	}
+	q.next = next[:n]
 	return q
 }

@@ -113,7 +113,7 @@ func (in *Inbox) lookUp(ctx context.Context, tx *db.Tx, items []*item) (marks ma
 		union all select false, 0, 0, key from (`+locked+`) as locked`, in.cfg.Group, topicRef(items[0].TopicID, items[0].Topic), items[0].Topic, partArg, keyArg)
 	found, err := db.Collect(rows, err, func(r *sql.Rows, f *row) error { return r.Scan(&f.mark, &f.part, &f.position, &f.key) })
 	if err != nil {
-		return nil, nil, fmt.Errorf("look up marks and waiting keys: %w", err)
+		return nil, nil, fmt.Errorf("claim events, or look up marks and waiting keys: %w", err)
 	}
 	marks, waiting = map[int32]int64{}, map[string]bool{}
 	for _, f := range found {

@@ -63,16 +63,20 @@ func (e *effects) close() {
 	e.tasks.Wait()
 }
 
-// reserve gives r a slot if there is one.
+// reserve gives r a slot if there is one, and leaves out what is behind it if there is no room for that.
 func (e *effects) reserve(r *effect) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r.bytes = len(r.Value)
-	for _, it := range r.behind {
-		r.bytes += len(it.Value)
-	}
 	if e.ctx == nil || e.closed || stopped(e.ctx) || e.slots >= maxSlots || e.bytes+r.bytes > maxSlotBytes {
 		return false
+	}
+	for i, it := range r.behind {
+		if e.bytes+r.bytes+len(it.Value) > maxSlotBytes {
+			r.behind = r.behind[:i]
+			break
+		}
+		r.bytes += len(it.Value)
 	}
 	e.slots++
 	e.bytes += r.bytes

@@ -60,8 +60,8 @@ func (e *ending) release() {
 }
 
 // run ends claims. If a key's claim number has moved on, somebody else has the key; if it is not
-// running any more, or the event has gone, the claim has been ended: by an earlier attempt whose
-// commit was not answered, or by who took it over. Then nothing is written.
+// running any more, the claim has been ended: by an earlier attempt whose commit was not answered, or
+// by who took it over. Then nothing is written.
 //
 // The effect has happened by then, so that an error of the handler's end is no reason to have it
 // again: it is another attempt at the end alone. Only the last one counts it as a failure.
@@ -73,21 +73,28 @@ func (e *ending) run(ctx context.Context, tx *db.Tx) error {
 	if err := e.lock(ctx, tx); err != nil {
 		return err
 	}
-	var worked []*effect
+	var worked, gone []*effect
 	for _, r := range e.all {
-		if q := e.queues[r]; q == nil || q.own == 0 {
-			continue
-		}
-		if r.failure == nil {
+		switch q := e.queues[r]; {
+		case q == nil:
+		case q.own == 0:
+			gone = append(gone, r)
+			if err := e.remove(ctx, tx, q.ran); err != nil {
+				return err
+			}
+		case r.failure == nil:
 			worked = append(worked, r)
-		} else if err := e.settleSlow(ctx, tx, r, r.failure); err != nil {
-			return err
+		default:
+			if err := e.settleSlow(ctx, tx, r, r.failure); err != nil {
+				return err
+			}
 		}
 	}
 	done, err := e.endAll(ctx, tx, worked)
 	if err != nil {
 		return err
 	}
+	done = append(done, gone...)
 	for _, r := range done {
 		r.after = func() { e.reached(ctx, r.item, nil) }
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -107,26 +108,40 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// An event that is replayed while its effect is under way waits behind itself.
+// Events that are replayed while they wait, the first with its effect under way, wait behind themselves,
+// be their effects slow or so quick that they follow one another.
 func TestReplay_of_an_effect_under_way(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, inbox.Config{})
-	hold := make(chan struct{})
-	inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
-		r.effect(fmt.Sprint(e.Data.Agg, e.Data.N))
-		<-hold
-		return nil, nil
-	}, inbox.Repeatable)
-	r.steps("a", 1, 1)
-	r.run()
-	r.poll(0)
-	r.until("it is under way", func() bool { return len(r.done()) == 1 })
-	if got, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil || got.Queued != 1 {
-		t.Errorf("Replay = %+v, %v", got, err)
-	}
-	close(hold)
-	r.until("nothing waits", func() bool { return len(r.states()) == 0 })
-	if diff := cmp.Diff(r.done(), []string{"a1", "a1"}); diff != "" {
-		t.Error(diff)
+	for _, runFor := range []time.Duration{1, time.Hour} {
+		for n := range int64(5) {
+			t.Run(fmt.Sprintf("%d events, together for %v", n+1, runFor), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, inbox.Config{})
+				r.SetRunFor(runFor)
+				hold := make(chan struct{})
+				inbox.HandleSlow(r.Inbox, func(_ context.Context, e event.Event[step]) (inbox.Done, error) {
+					r.effect(fmt.Sprint(e.Data.N))
+					<-hold
+					return nil, nil
+				}, inbox.Repeatable)
+				var want []string
+				for i := range 2 * (n + 1) {
+					want = append(want, fmt.Sprint(i%(n+1)+1))
+				}
+				r.steps("a", 1, n+1)
+				r.run()
+				r.until("Run has begun", r.Runs)
+				r.poll(0)
+				r.until("it is under way", func() bool { return len(r.done()) == 1 })
+				if got, err := r.Replay(t.Context(), r.batch(0, 0), "", false); err != nil || int64(got.Queued) != n+1 {
+					t.Errorf("Replay = %+v, %v", got, err)
+				}
+				close(hold)
+				r.until("nothing waits", func() bool { return len(r.states()) == 0 })
+				if diff := cmp.Diff(want, r.done()); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
 	}
 }

@@ -94,6 +94,7 @@ func (in *Inbox) runSlow(ctx context.Context, r *effect) error {
 	for first := r.span.start; time.Since(first) < in.runFor && in.stillMine(r) && in.goOn(ctx, r); {
 		in.do(ctx, r)
 	}
+	r.behind = nil // writing the end may take long
 	in.effects.end(r)
 	return in.writeEnd(ctx, r)
 }
