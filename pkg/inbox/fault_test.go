@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -350,6 +351,34 @@ func TestProcess_row_of_an_event_moves_with_its_twin_in_another_partition(t *tes
 	}
 	if n := r.count(`select count(*) from inbox where part = 1 and position = 0`); n != 1 || len(r.done()) != 4 {
 		t.Errorf("%d rows in the other partition, %d effects; want 1 and 4", n, len(r.done()))
+	}
+}
+
+// The one that has lost a partition and its new owner may share a transaction, in any order: a row must
+// remember the highest position, or it is gone while a twin can still be read.
+func TestProcess_row_of_a_twin_when_two_owners_share_a_transaction(t *testing.T) {
+	t.Parallel()
+	for name, newerFirst := range map[string]bool{"the older batch first": false, "the newer batch first": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, inbox.Config{}).handlers()
+			r.steps("a", 1, 1)
+			r.steps("b", 1, 3)
+			r.poll(0)
+			r.steps("a", 1, 1)
+			older, newer := r.batch(0, 0), r.batch(4, 0)
+			older.Records = older.Records[:2]
+			batches := []event.Batch{older, newer}
+			if newerFirst {
+				slices.Reverse(batches)
+			}
+			if err := r.TakeTogether(t.Context(), batches...); err != nil {
+				t.Fatal(err)
+			}
+			if n := r.count(`select max(position) from inbox`); n != 4 || len(r.done()) != 4 {
+				t.Errorf("the twin's row stands at %d, %d effects; want 4 and 4", n, len(r.done()))
+			}
+		})
 	}
 }
 

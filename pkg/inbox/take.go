@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,11 +60,19 @@ func (in *Inbox) takers(b *event.Batch) *db.GroupCommit[[]*item] {
 	defer in.mu.Unlock()
 	key := topicKey{b.Topic, b.TopicID}
 	if in.taking[key] == nil {
-		in.taking[key] = db.NewGroupCommit(maxTake, func(items []*item) int { return len(items) }, func(ctx context.Context, all [][]*item) error {
-			return in.take(ctx, slices.Concat(all...))
-		})
+		in.taking[key] = db.NewGroupCommit(maxTake, func(items []*item) int { return len(items) }, in.takeAll)
 	}
 	return in.taking[key]
+}
+
+// takeAll takes what several callers have, each in offset order. Two of them may have the same partition,
+// one that has lost it and its new owner.
+func (in *Inbox) takeAll(ctx context.Context, all [][]*item) error {
+	items := slices.Concat(all...)
+	slices.SortStableFunc(items, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+	})
+	return in.take(ctx, items)
 }
 
 // take runs one transaction for records of one topic, of each partition in offset order. If it
