@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -110,7 +111,11 @@ func (d *DB) Ping(ctx context.Context) error {
 // Query reads outside any transaction, for half a minute at most. The caller closes the rows.
 func (d *DB) Query(ctx context.Context, query string, args ...any) (*Rows, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.bound)
-	rows, err := d.read.QueryContext(ctx, query, args...)
+	var rows *sql.Rows
+	err := asked(func() (err error) {
+		rows, err = d.read.QueryContext(ctx, query, args...)
+		return err
+	})
 	if err != nil {
 		cancel()
 		return nil, err
@@ -133,7 +138,12 @@ func (r *Rows) Close() error {
 // QueryRow reads one row outside any transaction, within half a minute. The caller scans it.
 func (d *DB) QueryRow(ctx context.Context, query string, args ...any) Row {
 	ctx, cancel := context.WithTimeout(ctx, d.bound)
-	return Row{d.read.QueryRowContext(ctx, query, args...), cancel}
+	var row *sql.Row
+	_ = asked(func() error { // Scan says it too
+		row = d.read.QueryRowContext(ctx, query, args...)
+		return row.Err()
+	})
+	return Row{row, cancel}
 }
 
 // Row is a row that is not read yet.
@@ -153,8 +163,26 @@ func (r Row) Scan(dest ...any) error {
 func (d *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.bound)
 	defer cancel()
-	return affected(d.write.ExecContext(ctx, query, args...))
+	var res sql.Result
+	err := asked(func() (err error) {
+		res, err = d.write.ExecContext(ctx, query, args...)
+		return err
+	})
+	return affected(res, err)
 }
+
+// asked asks again where the pool has handed out connections that turned out to be broken: it does
+// that only three times, and more of them break at once when as many clients go away in the middle
+// of their requests. Nothing has been done then.
+func asked(do func() error) error {
+	for attempt := 1; ; attempt++ {
+		if err := do(); attempt == askAttempts || !errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
+	}
+}
+
+const askAttempts = 10
 
 func affected(res sql.Result, err error) (int64, error) {
 	if err != nil {

@@ -171,6 +171,46 @@ func TestInTx(t *testing.T) {
 	})
 }
 
+// Single statements outlast broken connections, as transactions do.
+func TestDB_outlasts_broken_connections(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Int64
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Statement: func(string, []driver.NamedValue, bool) error {
+		if broken.Add(-1) >= 0 {
+			return driver.ErrBadConn
+		}
+		return nil
+	}}.Wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	ctx := t.Context()
+	one := func() error { var n int; return d.QueryRow(ctx, `select 1`).Scan(&n) }
+	for name, do := range map[string]func() error{
+		"QueryRow": one,
+		"Query": func() error {
+			rows, err := d.Query(ctx, `select 1`)
+			return errors.Join(err, func() error {
+				if rows == nil {
+					return nil
+				}
+				return rows.Close()
+			}())
+		},
+		"Exec": func() error { _, err := d.Exec(ctx, `select 1`); return err },
+	} {
+		broken.Store(7)
+		if err := do(); err != nil {
+			t.Errorf("with seven broken connections %s = %v", name, err)
+		}
+		broken.Store(1000)
+		if err := do(); !errors.Is(err, driver.ErrBadConn) {
+			t.Errorf("with no good connection %s = %v, want %v", name, err, driver.ErrBadConn)
+		}
+	}
+}
+
 // Many connections that break at once, as when many clients go away, fail nobody who stays.
 func TestInTx_outlasts_broken_connections(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -32,7 +31,6 @@ type Deferred interface {
 
 const (
 	conflictAttempts = 5
-	beginAttempts    = 10
 	txTimeout        = time.Minute // a transaction that lasts longer hangs, and holds others up
 )
 
@@ -89,16 +87,12 @@ func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 	return nil
 }
 
-// begin asks again where the pool has handed out connections that turned out to be broken:
-// it does that only three times, and more of them break at once when as many clients go away
-// in the middle of their requests. Nothing has been begun then.
-func (d *DB) begin(ctx context.Context) (*sql.Tx, error) {
-	for attempt := 1; ; attempt++ {
-		tx, err := d.write.BeginTx(ctx, d.dialect.txOptions())
-		if attempt == beginAttempts || !errors.Is(err, driver.ErrBadConn) {
-			return tx, err
-		}
-	}
+func (d *DB) begin(ctx context.Context) (tx *sql.Tx, err error) {
+	err = asked(func() (err error) {
+		tx, err = d.write.BeginTx(ctx, d.dialect.txOptions())
+		return err
+	})
+	return tx, err
 }
 
 // Savepoint runs fn and undoes what it did when it fails, while the transaction goes on. It may
