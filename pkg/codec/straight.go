@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -11,7 +10,7 @@ import (
 // by field, without reflection, which is some times as fast. The code says only whether it
 // could. A payload that it could not encode is looked at by its schema, which encodes it or says what
 // is wrong; a value that it could not decode is undecodable. A payload without these methods always
-// goes by its schema.
+// goes by its schema, and so does one whose Schema is not the newest version.
 type Straight interface {
 	// AppendAvro appends the payload as a datum of the schema's newest version, the bytes
 	// that going by the schema appends. If ok is false it may have appended anything.
@@ -36,11 +35,9 @@ func (r *reader) straighten(p Straight) error {
 	if newest < 0 || len(decoders) != len(texts) {
 		return fmt.Errorf("AvroVersions has %d versions and %d decoders", len(texts), len(decoders))
 	}
-	if !decodes(decoders[newest], r.typ) {
-		return nil // a struct that embeds the payload has its methods too
-	}
-	if texts[newest] != r.text {
-		return errors.New("it is another version than the newest, which AppendAvro writes: let Schema return that one")
+	// A struct that embeds the payload has its methods too, and a service may still write an older version.
+	if !decodes(decoders[newest], r.typ) || texts[newest] != r.text {
+		return nil
 	}
 	for i, run := range decoders {
 		if !decodes(run, r.typ) {
