@@ -171,32 +171,40 @@ func TestInTx(t *testing.T) {
 	})
 }
 
+// openBreaking opens a database whose connections break.
+func openBreaking(t *testing.T, b dbtest.Breaks) *db.DB {
+	t.Helper()
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: b.Wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return d
+}
+
+// breaks is the error of one of so many connections that are left to break.
+func breaks(left *atomic.Int64) error {
+	if left.Add(-1) >= 0 {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
 // Single statements outlast broken connections, as transactions do.
 func TestDB_outlasts_broken_connections(t *testing.T) {
 	t.Parallel()
 	var broken atomic.Int64
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Statement: func(string, []driver.NamedValue, bool) error {
-		if broken.Add(-1) >= 0 {
-			return driver.ErrBadConn
-		}
-		return nil
-	}}.Wrap})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := openBreaking(t, dbtest.Breaks{Statement: func(string, []driver.NamedValue, bool) error { return breaks(&broken) }})
 	ctx := t.Context()
 	one := func() error { var n int; return d.QueryRow(ctx, `select 1`).Scan(&n) }
 	for name, do := range map[string]func() error{
 		"QueryRow": one,
 		"Query": func() error {
 			rows, err := d.Query(ctx, `select 1`)
-			return errors.Join(err, func() error {
-				if rows == nil {
-					return nil
-				}
-				return rows.Close()
-			}())
+			if err != nil {
+				return err
+			}
+			return rows.Close()
 		},
 		"Exec": func() error { _, err := d.Exec(ctx, `select 1`); return err },
 	} {
@@ -215,16 +223,7 @@ func TestDB_outlasts_broken_connections(t *testing.T) {
 func TestInTx_outlasts_broken_connections(t *testing.T) {
 	t.Parallel()
 	var left atomic.Int64
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{Begin: func() error {
-		if left.Add(-1) >= 0 {
-			return driver.ErrBadConn
-		}
-		return nil
-	}}.Wrap})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := openBreaking(t, dbtest.Breaks{Begin: func() error { return breaks(&left) }})
 	if err := d.Migrate(context.Background(), items); err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func (c *pipeline) exec(ctx context.Context, last statement) (tag pgconn.Command
 	return tag, sent.Close()
 }
 
-// send sends what is unsent, and a statement behind it whose answer the caller reads.
+// send sends what is unsent, and what is behind it, whose answer the caller reads.
 func (c *pipeline) send(ctx context.Context, last ...statement) (pgx.BatchResults, error) {
 	b, before := &pgx.Batch{}, c.unsent
 	c.unsent = nil

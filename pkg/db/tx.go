@@ -175,8 +175,8 @@ func (t *Tx) ExecLater(ctx context.Context, query string, args ...any) error {
 type Scanner interface{ Scan(dest ...any) error }
 
 // QueryLater is a query that is sent like [Tx.ExecLater]: scan has been called with each row when the
-// next statement has been answered, and must not use the transaction. Statements that go together see each what is committed when the
-// server comes to it.
+// next statement has been answered, and must not use the transaction. Statements that go together
+// see each what is committed when the server comes to it.
 func (t *Tx) QueryLater(ctx context.Context, scan func(Scanner) error, query string, args ...any) error {
 	if t.dialect == postgres {
 		return t.ExecLater(scanned(ctx, scan), query, args...)
