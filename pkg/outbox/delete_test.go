@@ -4,20 +4,23 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/keyline/pkg/db"
 	"example.com/keyline/pkg/db/dbtest"
+	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/outbox"
 )
 
-// deleting is an outbox of two events, published one by one, whose database calls before each time
+// deleting is an outbox of events of a, published one by one, whose database calls before each time
 // that published rows are to be deleted.
-func deleting(t *testing.T, before func() error) *outbox.Outbox {
+func deleting(t *testing.T, events int, sweepEvery time.Duration, before func() error) *outbox.Outbox {
 	t.Helper()
 	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
 		Statement: func(query string, _ []driver.NamedValue, _ bool) error {
@@ -34,33 +37,26 @@ func deleting(t *testing.T, before func() error) *outbox.Outbox {
 	if err := d.Migrate(t.Context(), outbox.Migrations, tables); err != nil {
 		t.Fatal(err)
 	}
-	o := outbox.New(d, newCodec(t, d), outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Window: 1})
-	for range 2 { // SQLite takes nothing while a delete is held up
-		if err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error { return raise(ctx, tx, o, "a") }); err != nil {
-			t.Fatal(err)
+	o := outbox.New(d, newCodec(t, d), outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Window: 1, SweepEvery: sweepEvery, Idle: time.Millisecond})
+	if err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
+		for range events {
+			if err := raise(ctx, tx, o, "a"); err != nil {
+				return err
+			}
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	return o
 }
 
-// heldUp has the deletion of the first event held up until the second is published, and then end
-// with an error, which may be nil.
-func heldUp(t *testing.T, end error) (o *outbox.Outbox, w *wire, stop func()) {
-	t.Helper()
-	var asked atomic.Int64
-	hold := make(chan struct{})
-	o = deleting(t, func() error {
-		if asked.Add(1) == 1 {
-			<-hold
-			return end
-		}
-		return nil
-	})
-	w = &wire{}
-	stop = start(t, o, w)
-	eventually(t, "the second one is published", func() bool { return len(w.keys()) > 1 })
-	close(hold)
-	return o, w, stop
+// first are the first events of a.
+func first(n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("a%d", i+1))
+	}
+	return keys
 }
 
 func published(t *testing.T, w *wire, want ...string) {
@@ -70,38 +66,95 @@ func published(t *testing.T, w *wire, want ...string) {
 	}
 }
 
-// What has been published is deleted while the next events are on their way, which do not wait for
-// it; and it is not published again, nor left behind when the relay stops.
-func TestRelay_goes_on_while_what_it_has_published_is_deleted(t *testing.T) {
+// What has been published is deleted a hundred at a time, or when it is time, or when the relay stops;
+// until then it is not published again.
+func TestRelay_deletes_together_what_it_has_published(t *testing.T) {
 	t.Parallel()
-	o, w, stop := heldUp(t, nil)
-	stop()
-	published(t, w, "a1", "a2")
-	if n := pending(t, o); n != 0 {
-		t.Errorf("%d events are left when the relay has stopped", n)
-	}
-}
-
-// What cannot be deleted is published again, and what came behind it is deleted all the same.
-func TestRelay_publishes_again_what_it_could_not_delete(t *testing.T) {
-	t.Parallel()
-	o, w, _ := heldUp(t, errors.New("oops"))
-	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	published(t, w, "a1", "a2", "a1")
-}
-
-// So it is if nothing comes behind it.
-func TestRelay_publishes_again_what_it_could_not_delete_at_the_end(t *testing.T) {
-	t.Parallel()
-	var asked atomic.Int64
-	o := deleting(t, func() error {
-		if asked.Add(1) == 2 {
-			return errors.New("oops")
-		}
+	var deletions atomic.Int64
+	o := deleting(t, 150, time.Hour, func() error {
+		deletions.Add(1)
 		return nil
 	})
 	var w wire
+	stop := start(t, o, &w)
+	eventually(t, "all are published", func() bool { return len(w.keys()) >= 150 })
+	stop()
+	published(t, &w, first(150)...)
+	if n := pending(t, o); n != 0 {
+		t.Errorf("%d events are left when the relay has stopped", n)
+	}
+	if n := deletions.Load(); n != 3 { // of the first, which has waited for ever; of a hundred; of the rest
+		t.Errorf("%d deletions, want 3", n)
+	}
+}
+
+func TestRelay_deletes_the_last_ones_although_nothing_follows(t *testing.T) {
+	t.Parallel()
+	o := deleting(t, 3, 20*time.Millisecond, func() error { return nil })
+	var w wire
 	start(t, o, &w)
 	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	published(t, &w, "a1", "a2", "a2")
+	published(t, &w, first(3)...)
+}
+
+// The relay publishes nothing more until what it has published can be deleted, and that not again.
+func TestRelay_waits_for_what_it_cannot_delete(t *testing.T) {
+	t.Parallel()
+	var w wire
+	var asked atomic.Int64
+	o := deleting(t, 3, time.Nanosecond, func() error {
+		if n := asked.Add(1); n > 3 {
+			return nil
+		}
+		published(t, &w, first(1)...)
+		return errors.New("oops")
+	})
+	start(t, o, &w)
+	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
+	published(t, &w, first(3)...)
+}
+
+func TestRelay_publishes_again_what_another_one_could_not_delete(t *testing.T) {
+	t.Parallel()
+	var mended atomic.Bool
+	o := deleting(t, 1, time.Nanosecond, func() error {
+		if mended.Load() {
+			return nil
+		}
+		return errors.New("oops")
+	})
+	var w wire
+	stop := start(t, o, &w)
+	eventually(t, "it is published", func() bool { return len(w.keys()) > 0 })
+	stop()
+	mended.Store(true)
+	start(t, o, &w)
+	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
+	published(t, &w, "a1", "a1")
+}
+
+// Where another replica writes, which wakes nobody here, the relay looks again as soon as it has
+// published something.
+func TestRelay_looks_again_behind_what_nobody_woke_it_for(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	here := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Idle: time.Hour})
+	there := outbox.New(d, c, outbox.Config{Source: "/test"})
+	write := func() {
+		if err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error { return raise(ctx, tx, there, "a") }); err != nil {
+			t.Error(err)
+		}
+	}
+	var w wire
+	left := 2
+	w.fault = func([]event.Record) []error {
+		if left--; left >= 0 {
+			write()
+		}
+		return nil
+	}
+	write()
+	start(t, here, &w)
+	eventually(t, "all are published", func() bool { return len(w.keys()) >= 3 })
+	published(t, &w, first(3)...)
 }

@@ -16,8 +16,8 @@
 // (pg_snapshot_xmin) let a long transaction hold up everybody and can reverse the events of
 // one key. Decision: the ID is drawn under the lock of the aggregate's row, so that within a
 // key row order is commit order; the relay reads all visible rows in ID order, and deletes
-// what was acknowledged, while the next window goes out, which leaves those rows out by their
-// IDs. Cost: deletes, which keep the table small.
+// what was acknowledged, a hundred rows or those of 100 ms at a time; the windows in between leave
+// them out by their IDs. Cost: deletes, which keep the table small; a crash publishes those once more.
 //
 // # Why one window at a time
 //

@@ -6,6 +6,7 @@ import "time"
 type Tuning struct {
 	Window                       int
 	Lease, Idle, Retry, Patience time.Duration
+	SweepEvery                   time.Duration
 }
 
 // Tune changes o before its relay starts.
@@ -24,6 +25,9 @@ func (o *Outbox) Tune(t Tuning) *Outbox {
 	}
 	if t.Patience != 0 {
 		o.patience = t.Patience
+	}
+	if t.SweepEvery != 0 {
+		o.sweepEvery = t.SweepEvery
 	}
 	return o
 }

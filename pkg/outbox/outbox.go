@@ -52,11 +52,12 @@ type Outbox struct {
 	wake  chan struct{}
 	owner string
 
-	window   int           // rows that the relay publishes at a time
-	patience time.Duration // how long it waits for the answer, and all others with a sick partition
-	lease    time.Duration // how long another relay waits for one that has vanished
-	idle     time.Duration // between looks for rows that nobody woke it for, such as another replica's
-	retry    time.Duration // between attempts while the brokers take nothing
+	window     int           // rows that the relay publishes at a time
+	patience   time.Duration // how long it waits for the answer, and all others with a sick partition
+	lease      time.Duration // how long another relay waits for one that has vanished
+	idle       time.Duration // between looks for rows that nobody woke it for, such as another replica's
+	retry      time.Duration // between attempts while the brokers take nothing
+	sweepEvery time.Duration // how long, at least, between deletions of few published rows
 }
 
 // New makes the outbox of one service. Its tables are made by [Migrations].
@@ -68,7 +69,8 @@ func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
 		cfg.Meter = noop.Meter{}
 	}
 	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner(),
-		window: 1000, patience: 10 * time.Second, lease: 3 * time.Second, idle: 20 * time.Millisecond, retry: 200 * time.Millisecond}
+		window: 1000, patience: 10 * time.Second, lease: 3 * time.Second, idle: 20 * time.Millisecond, retry: 200 * time.Millisecond,
+		sweepEvery: 100 * time.Millisecond}
 }
 
 // Append saves an event: it reaches its topic at least once if tx commits, and never if it

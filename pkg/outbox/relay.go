@@ -42,7 +42,7 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 	defer unregister()
 	r := &relay{Outbox: o, pub: pub, limit: o.window, held: holds{}}
 	defer r.release(context.WithoutCancel(ctx))
-	defer func() { _ = r.deleted() }() // should it fail, they are published again
+	defer func() { _ = r.sweep(ctx) }() // should it fail, they are published again
 	var renewed time.Time
 	for ctx.Err() == nil {
 		if r.changed || time.Since(renewed) > o.lease/3 {
@@ -56,11 +56,14 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		}
 		more, err := r.step(ctx)
 		r.report(ctx, "relay waits for the database", err)
-		if err != nil {
+		switch {
+		case err != nil:
 			o.wait(ctx, 10*o.idle)
-		} else if !more {
-			o.wait(ctx, o.idle)
+		case !more:
+			r.woken = o.wait(ctx, o.idle)
+			continue
 		}
+		r.woken = false
 	}
 	return nil
 }
@@ -73,16 +76,20 @@ func (o *Outbox) Wake() {
 	}
 }
 
-func (o *Outbox) wait(ctx context.Context, d time.Duration) { pause(ctx, d, o.wake) }
+func (o *Outbox) wait(ctx context.Context, d time.Duration) (woken bool) {
+	return pause(ctx, d, o.wake)
+}
 
-func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) (woken bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-wake:
+		return true
 	case <-t.C:
 	}
+	return false
 }
 
 func newOwner() string { return rand.Text() }
@@ -93,7 +100,9 @@ type relay struct {
 	pub     Publisher
 	limit   int // rows of the next window
 	held    holds
-	gone    *deletion     // the last one
+	woken   bool          // by a commit in this process, since it last looked for rows
+	gone    []int64       // rows that the brokers have, still to be deleted
+	swept   time.Time     // when the last ones were
 	changed bool          // what is told of them, since the lease has named it
 	row     []target      // held since the brokers have taken something
 	doubt   int           // whether it is their fault, of maxDoubt
@@ -114,26 +123,26 @@ func (s *stored) alone() Held {
 	return Held{Topic: s.Topic, Key: s.Key}
 }
 
-// step publishes one window and reports whether there may be more at once.
+// step publishes one window and reports whether to look for more at once: what is committed in this
+// process wakes the relay, what is committed in other replicas does not.
 func (r *relay) step(ctx context.Context) (more bool, err error) {
 	if h := r.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
 		if err := r.probe(ctx, h); err != nil {
 			return false, err
 		}
 	}
-	gone, err := r.beingDeleted()
-	if err != nil {
-		return false, err
+	if len(r.gone) >= fewRows || time.Since(r.swept) > r.sweepEvery {
+		if err := r.sweep(ctx); err != nil {
+			return false, err
+		}
 	}
-	where, args := without(r.db, r.held.all(), gone)
-	window, err := r.read(ctx, where, args, r.limit)
+	where, args := without(r.db, r.held.all(), r.gone)
+	window, full, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return err == nil && r.again(ctx), err
 	}
-	clean, err := r.publish(ctx, window)
+	clean := r.publish(ctx, window)
 	switch {
-	case err != nil:
-		return false, err
 	case !clean:
 		// Read again, smaller, until the culprit is alone in its window.
 		r.limit = max(1, r.limit/2)
@@ -143,11 +152,11 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	case r.limit < r.window:
 		r.limit = min(r.window, 2*r.limit)
 	}
-	return true, nil
+	return full || !clean || !r.woken, nil
 }
 
-// publish writes a window and deletes what was acknowledged.
-func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err error) {
+// publish writes a window, and notes what was acknowledged.
+func (r *relay) publish(ctx context.Context, window []stored) (clean bool) {
 	records := make([]event.Record, len(window))
 	for i := range window {
 		records[i] = window[i].Record
@@ -162,19 +171,20 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool, err e
 	errs := r.pub.Publish(pctx, records)
 	r.took = time.Since(start)
 	late := pctx.Err() != nil
-	sent := make([]int64, 0, len(window))
+	sent := 0
 	for i := range window {
 		if errs == nil || errs[i] == nil {
-			sent = append(sent, window[i].id)
+			r.gone = append(r.gone, window[i].id)
+			sent++
 		}
 	}
-	if len(sent) > 0 {
+	if sent > 0 {
 		r.answered(ctx)
 	}
 	if ctx.Err() == nil { // else it stops, and nothing is a record's fault
-		r.blame(ctx, window, errs, late, len(sent) > 0)
+		r.blame(ctx, window, errs, late, sent > 0)
 	}
-	return len(sent) == len(window), r.delete(context.WithoutCancel(ctx), sent)
+	return sent == len(window)
 }
 
 // blame holds back the records that failed alone, and the topics that cannot be written. One
@@ -204,18 +214,18 @@ func (r *relay) blame(ctx context.Context, window []stored, errs []error, late, 
 
 // probe tries the first event of what is held back, alone.
 func (r *relay) probe(ctx context.Context, h *hold) error {
-	if err := r.deleted(); err != nil { // or it may be read once more
+	if err := r.sweep(ctx); err != nil { // or it may be read once more
 		return err
 	}
 	where, args := only(h.Held)
-	first, err := r.read(ctx, where, args, 1)
+	first, _, err := r.read(ctx, where, args, 1)
 	if err != nil {
 		return err
 	}
 	clean, until := true, h.next
 	if len(first) > 0 {
-		if clean, err = r.publish(ctx, first); err != nil || ctx.Err() != nil {
-			return err
+		if clean = r.publish(ctx, first); ctx.Err() != nil {
+			return nil
 		}
 	}
 	// A topic whose event has failed for a reason of its own can be written again.
@@ -229,10 +239,11 @@ func (r *relay) probe(ctx context.Context, h *hold) error {
 	return nil
 }
 
-func (r *relay) read(ctx context.Context, where string, args []any, limit int) ([]stored, error) {
+// read reads up to limit rows, in their order. The window is full if there may be more.
+func (r *relay) read(ctx context.Context, where string, args []any, limit int) (window []stored, full bool, err error) {
 	size := 0
 	rows, err := r.db.Query(ctx, `select id, topic, key, key is null, value, value is null, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
-	window, err := db.Collect(rows, err, func(rows *sql.Rows, s *stored) error {
+	window, err = db.Collect(rows, err, func(rows *sql.Rows, s *stored) error {
 		var headers []byte
 		var noKey, noValue bool
 		if err := rows.Scan(&s.id, &s.Topic, &s.Key, &noKey, &s.Value, &noValue, &headers); err != nil {
@@ -246,66 +257,32 @@ func (r *relay) read(ctx context.Context, where string, args []any, limit int) (
 		s.Headers, err = event.ParseHeaders(headers)
 		return err
 	})
-	if err != nil && !errors.Is(err, errFull) {
-		return nil, fmt.Errorf("read the outbox: %w", err)
+	if full = errors.Is(err, errFull); err != nil && !full {
+		return nil, false, fmt.Errorf("read the outbox: %w", err)
 	}
-	return window, nil
+	return window, full || len(window) == limit, nil
 }
 
 var errFull = errors.New("window full")
 
-// deletion is that of rows that the brokers have, while the next ones are read and written: these
-// are told by their IDs, since one with a lower ID may be committed later.
-type deletion struct {
-	ids  []int64
-	done chan error // holds one
-}
-
-// fewRows are left out of the next window at less cost than waiting for their deletion.
+// fewRows that have been published may be left to be deleted together, since that costs as much as to
+// publish a small window. They are left out of the next ones by their IDs: a lower one may be committed later.
 const fewRows = 100
 
-// delete deletes rows, behind those before them. It does not wait for few, and returns the errors it
-// knows of.
-func (r *relay) delete(ctx context.Context, ids []int64) error {
-	if len(ids) == 0 {
+// sweep deletes what has been published. What could not be deleted is published again by the next
+// relay only.
+func (r *relay) sweep(ctx context.Context) error {
+	if len(r.gone) == 0 {
 		return nil
 	}
-	err := r.deleted()
-	d := &deletion{ids, make(chan error, 1)}
-	r.gone = d
-	go func() {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		where, arg := r.db.In("id", 1, ids)
-		_, err := r.db.Exec(ctx, `delete from outbox where `+where, arg)
-		if err != nil {
-			err = fmt.Errorf("delete published events: %w", err)
-		}
-		d.done <- err
-	}()
-	if len(ids) > fewRows {
-		err = errors.Join(err, r.deleted())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	where, arg := r.db.In("id", 1, r.gone)
+	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, arg); err != nil {
+		return fmt.Errorf("delete published events: %w", err)
 	}
-	return err
-}
-
-// beingDeleted are rows that have been published, and may still be read. If they could not be deleted
-// they are published again.
-func (r *relay) beingDeleted() (ids []int64, err error) {
-	if r.gone != nil && len(r.gone.done) == 0 {
-		return r.gone.ids, nil
-	}
-	return nil, r.deleted()
-}
-
-// deleted waits until nothing is being deleted any more.
-func (r *relay) deleted() error {
-	d := r.gone
-	if d == nil {
-		return nil
-	}
-	r.gone = nil
-	return <-d.done
+	r.gone, r.swept = r.gone[:0], time.Now()
+	return nil
 }
 
 // acquire takes or renews the lease, and notes in it what is held back, for Stats in every
