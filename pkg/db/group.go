@@ -9,15 +9,15 @@ import (
 )
 
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
-// much for many as for one. While one is under way, those that come gather for the next: groups
-// form of who is there, and nobody waits for one to fill. But none begins within 8 ms of a small one,
-// of a size from 2 to 8, so that at a rate at which small ones would chase each other they are fewer
-// and larger; what is so rare that it comes one by one does not wait, nor does what comes in crowds.
-// It is safe for concurrent use.
+// much for many as for one. While one is under way, those that come gather for the next. Soon behind
+// a small one, of a size from 2 to 8, the first of the next lingers for others, so that at a rate at
+// which small ones would chase each other they are fewer and larger; what comes one by one or rarely
+// does not wait, nor does what comes in crowds. It is safe for concurrent use.
 type GroupCommit[T any] struct {
-	most int
-	size func(T) int
-	run  func(context.Context, []T) error
+	linger time.Duration
+	most   int
+	size   func(T) int
+	run    func(context.Context, []T) error
 
 	mu      sync.Mutex
 	running int       // groups under way, or about to be
@@ -30,6 +30,7 @@ type GroupCommit[T any] struct {
 type member[T any] struct {
 	ctx  context.Context
 	one  T
+	came time.Time
 	done chan error // holds one: what became of it, or errLead
 }
 
@@ -37,12 +38,12 @@ type member[T any] struct {
 // it: a slow one must not hold up those that have nothing to do with it.
 const overtakeAfter = 50 * time.Millisecond
 
-// pace is the time from the begin of a small group, of a size from 2 to fewest, to that of the next. On a
+// A group of a size up to small is small, and what comes within soon of its begin may linger. On a
 // machine with little left to give, what the transactions in between would have cost is worth more
-// than the wait: CPU s and p99 of B9, the rate of B7.
+// than the wait: CPU s and p99 of B9.
 const (
-	pace   = 8 * time.Millisecond
-	fewest = 8
+	small = 8
+	soon  = 20 * time.Millisecond
 )
 
 var (
@@ -51,18 +52,19 @@ var (
 	errDied = errors.New("the goroutine that ran the group has panicked")
 )
 
-// NewGroupCommit makes groups whose sizes add up to most, or that have one member. run does the
+// NewGroupCommit makes groups whose sizes add up to most, or that have one member. Nobody lingers for
+// longer than linger, counted from when Do was called. run does the
 // work of a group; its error is every member's, so what becomes of them one by one it notes in
 // the members. Its context ends with that of any member.
-func NewGroupCommit[T any](most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
-	return &GroupCommit[T]{most: most, size: size, run: run}
+func NewGroupCommit[T any](linger time.Duration, most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
+	return &GroupCommit[T]{linger: linger, most: most, size: size, run: run}
 }
 
 // Do returns the error of a group that one was in. It blocks until that has run, or until ctx has
 // ended and nothing is done for one any more.
 func (g *GroupCommit[T]) Do(ctx context.Context, one T) error {
 	for {
-		err := g.join(&member[T]{ctx: ctx, one: one, done: make(chan error, 1)})
+		err := g.join(&member[T]{ctx: ctx, one: one, came: time.Now(), done: make(chan error, 1)})
 		if !errors.Is(err, errLeft) || ctx.Err() != nil {
 			return err
 		}
@@ -82,7 +84,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 		g.running++
 	}
 	defer g.next()
-	if err := g.keepPace(m.ctx); err != nil {
+	if err := g.lingers(m); err != nil {
 		g.mu.Unlock()
 		return err
 	}
@@ -91,21 +93,18 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	return g.lead(group)
 }
 
-// keepPace waits until a group may begin, or ctx has ended. The caller holds mu, which is free meanwhile.
-func (g *GroupCommit[T]) keepPace(ctx context.Context) error {
-	for ctx.Err() == nil && g.last > 1 && g.last <= fewest {
-		rest := pace - time.Since(g.begun) // another one may have begun meanwhile
-		if rest <= 0 {
-			break
-		}
+// lingers waits for others, soon behind a small group. The caller holds mu, which is free meanwhile.
+func (g *GroupCommit[T]) lingers(m *member[T]) error {
+	rest := g.linger - time.Since(m.came)
+	if g.last > 1 && g.last <= small && time.Since(g.begun) < soon && rest > 0 {
 		g.mu.Unlock()
-		wait, done := context.WithTimeout(ctx, rest)
+		wait, done := context.WithTimeout(m.ctx, rest)
 		<-wait.Done()
 		done()
 		g.mu.Lock()
 	}
 	g.begun = time.Now()
-	return ctx.Err()
+	return m.ctx.Err()
 }
 
 // next lets the first of those that wait run a group, if nobody else does.

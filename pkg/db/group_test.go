@@ -68,7 +68,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(3, itself, got.run)
+			g := db.NewGroupCommit(0, 3, itself, got.run)
 			var wg sync.WaitGroup
 			for i := range 6 {
 				wg.Go(func() {
@@ -87,7 +87,7 @@ func TestGroupCommit(t *testing.T) {
 	t.Run("one that is larger than the bound goes alone", func(t *testing.T) {
 		t.Parallel()
 		var got groups
-		g := db.NewGroupCommit(3, func(n int) int { return n }, got.run)
+		g := db.NewGroupCommit(0, 3, func(n int) int { return n }, got.run)
 		if err := g.Do(t.Context(), 9); err != nil || len(got.all) != 1 {
 			t.Errorf("%v, %v", got.all, err)
 		}
@@ -95,7 +95,7 @@ func TestGroupCommit(t *testing.T) {
 	t.Run("a slow one holds nobody up for long", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			g := db.NewGroupCommit(10, itself, func(ctx context.Context, group []int) error {
+			g := db.NewGroupCommit(0, 10, itself, func(ctx context.Context, group []int) error {
 				return pause(ctx, time.Duration(group[0])*time.Millisecond)
 			})
 			var wg sync.WaitGroup
@@ -115,7 +115,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(10, itself, got.run)
+			g := db.NewGroupCommit(0, 10, itself, got.run)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			busy(t, &wg, g)
@@ -131,7 +131,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(10, itself, got.run)
+			g := db.NewGroupCommit(0, 10, itself, got.run)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			busy(t, &wg, g)
@@ -145,49 +145,70 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 	})
-	t.Run("behind a small group the next one waits, behind one alone or a crowd it does not", func(t *testing.T) {
+	t.Run("soon behind a small group the next one lingers, behind one alone or a crowd it does not", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(20, func(n int) int { return n }, got.run)
+			g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
 			for i, c := range []struct {
 				size        int
-				pause, took time.Duration
+				pause, took time.Duration // in ms
 			}{
-				{1, 0, time.Millisecond},
-				{1, 0, time.Millisecond},
-				{2, 0, time.Millisecond},
-				{8, 0, 8 * time.Millisecond}, // 1 ms behind the begin of the one before
-				{9, 0, 8 * time.Millisecond},
-				{1, 0, time.Millisecond},
-				{2, 0, time.Millisecond},
-				{2, 10 * time.Millisecond, time.Millisecond},
+				{1, 0, 1}, {1, 0, 1}, {2, 0, 1},
+				{8, 0, 6}, // and one for the group itself
+				{9, 18, 6},
+				{1, 0, 1}, {2, 0, 1},
+				{2, 19, 1},
 			} {
-				_ = pause(t.Context(), c.pause)
+				_ = pause(t.Context(), c.pause*time.Millisecond)
 				begun := time.Now()
 				if err := g.Do(t.Context(), c.size); err != nil {
 					t.Error(err)
 				}
-				if took := time.Since(begun); took != c.took {
-					t.Errorf("number %d took %v, want %v", i, took, c.took)
+				if took := time.Since(begun); took != c.took*time.Millisecond {
+					t.Errorf("number %d took %v, want %d ms", i, took, c.took)
 				}
 			}
+		})
+	})
+	t.Run("those that come while one lingers are in its group", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
+			_ = g.Do(t.Context(), 2)
 			var wg sync.WaitGroup
-			for i := range 3 { // while the first of them waits, the others come
+			for i := range 3 {
 				wg.Go(func() { _ = g.Do(t.Context(), 1+i) })
 				synctest.Wait()
 			}
 			wg.Wait()
-			if diff := cmp.Diff([]int{1, 2, 3}, got.all[len(got.all)-1]); diff != "" {
-				t.Errorf("the last group (-want +got):\n%s", diff)
+			if diff := cmp.Diff([][]int{{2}, {1, 2, 3}}, got.all); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
 			}
+		})
+	})
+	t.Run("what one has waited for the group before it counts", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(1500*time.Microsecond, 20, func(n int) int { return n }, got.run)
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = g.Do(t.Context(), 2) }) // takes 1 ms
+			synctest.Wait()
+			begun := time.Now()
+			_ = g.Do(t.Context(), 2)
+			if took := time.Since(begun); took != 2500*time.Microsecond {
+				t.Errorf("it took %v", took)
+			}
+			wg.Wait()
 		})
 	})
 	t.Run("one that leaves before its group begins leaves the others alone", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(10, func(int) int { return 2 }, got.run)
+			g := db.NewGroupCommit(time.Millisecond, 10, func(int) int { return 2 }, got.run)
 			_ = g.Do(t.Context(), 0)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
@@ -202,7 +223,7 @@ func TestGroupCommit(t *testing.T) {
 	t.Run("a panic is its caller's, and an error of the others", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			g := db.NewGroupCommit(10, itself, func(ctx context.Context, group []int) error {
+			g := db.NewGroupCommit(0, 10, itself, func(ctx context.Context, group []int) error {
 				if len(group) > 1 {
 					panic("broken")
 				}
@@ -237,7 +258,7 @@ func TestGroupCommit_hammer(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	done := map[int]int{}
-	g := db.NewGroupCommit(7, itself, func(ctx context.Context, group []int) error {
+	g := db.NewGroupCommit(0, 7, itself, func(ctx context.Context, group []int) error {
 		if err := pause(ctx, 100*time.Microsecond); err != nil {
 			return err
 		}

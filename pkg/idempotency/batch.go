@@ -23,6 +23,8 @@ type Batch[W any] struct {
 
 const (
 	maxBatch = 250
+	// linger sets the pace of all services behind this one, which work on what comes of a batch together.
+	linger = 10 * time.Millisecond
 	// patience bounds a request, which its client cannot end: it would end those of others.
 	patience = 30 * time.Second
 )
@@ -31,7 +33,7 @@ const (
 // done of these requests; they are given again one by one.
 func NewBatch[W any](k *Keys, write func(context.Context, *db.Tx, []W) error) *Batch[W] {
 	b := &Batch[W]{keys: k, write: write}
-	b.group = db.NewGroupCommit(maxBatch, func(*request[W]) int { return 1 }, b.run)
+	b.group = db.NewGroupCommit(linger, maxBatch, func(*request[W]) int { return 1 }, b.run)
 	return b
 }
 

@@ -9,12 +9,15 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
+// endLinger is for other effects to end: nobody waits for that but the key's next event.
+const endLinger = 8 * time.Millisecond
+
 // enders are the effects of a topic whose ends are to be written now.
 func (in *Inbox) enders(topic string) *db.GroupCommit[*effect] {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.ending[topic] == nil {
-		in.ending[topic] = db.NewGroupCommit(maxTake, func(*effect) int { return 1 }, in.end)
+		in.ending[topic] = db.NewGroupCommit(endLinger, maxTake, func(*effect) int { return 1 }, in.end)
 	}
 	return in.ending[topic]
 }

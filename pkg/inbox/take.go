@@ -15,7 +15,10 @@ import (
 )
 
 const (
-	maxTake          = 500 // records of one transaction
+	maxTake = 500 // records of one transaction
+	// takeLinger is for what one transaction of another service has caused, which arrives in pieces, one
+	// for each partition.
+	takeLinger       = time.Millisecond
 	conflictAttempts = 10
 	conflictPause    = 5 * time.Millisecond
 )
@@ -60,7 +63,7 @@ func (in *Inbox) takers(b *event.Batch) *db.GroupCommit[[]*item] {
 	defer in.mu.Unlock()
 	key := topicKey{b.Topic, b.TopicID}
 	if in.taking[key] == nil {
-		in.taking[key] = db.NewGroupCommit(maxTake, func(items []*item) int { return len(items) }, in.takeAll)
+		in.taking[key] = db.NewGroupCommit(takeLinger, maxTake, func(items []*item) int { return len(items) }, in.takeAll)
 	}
 	return in.taking[key]
 }
