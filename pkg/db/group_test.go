@@ -188,6 +188,32 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 	})
+	t.Run("one lingers until many have come", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(5*time.Millisecond, 20, itself, got.run)
+			var wg sync.WaitGroup
+			busy(t, &wg, g)
+			begun := time.Now()
+			for i := range 2 {
+				wg.Go(func() { _ = g.Do(t.Context(), 1+i) })
+				synctest.Wait()
+			}
+			wg.Wait() // the second group was a small one
+			for i := range 9 {
+				wg.Go(func() { _ = g.Do(t.Context(), 3+i) })
+				synctest.Wait()
+			}
+			wg.Wait()
+			if diff := cmp.Diff([][]int{{0}, {1, 2}, {3, 4, 5, 6, 7, 8, 9, 10, 11}}, got.all); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+			if took := time.Since(begun); took != 3*time.Millisecond { // one for each group
+				t.Errorf("it took %v", took)
+			}
+		})
+	})
 	t.Run("what one has waited for the group before it counts", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
