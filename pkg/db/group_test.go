@@ -62,6 +62,16 @@ func leavesAndStays(t *testing.T, wg *sync.WaitGroup, g *db.GroupCommit[int], le
 	synctest.Wait()
 }
 
+// took is how long one takes.
+func took(t *testing.T, g *db.GroupCommit[int], one int) time.Duration {
+	t.Helper()
+	begun := time.Now()
+	if err := g.Do(t.Context(), one); err != nil {
+		t.Error(err)
+	}
+	return time.Since(begun)
+}
+
 func TestGroupCommit(t *testing.T) {
 	t.Parallel()
 	t.Run("those that come meanwhile share the next one, up to the bound", func(t *testing.T) {
@@ -145,28 +155,62 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 	})
-	t.Run("soon behind a small group the next one lingers, behind one alone or a crowd it does not", func(t *testing.T) {
+	t.Run("behind a small group the next one lingers, behind one alone or a crowd it does not", func(t *testing.T) {
+		t.Parallel()
+		for last, want := range map[int]time.Duration{1: 1, 2: 6, 16: 6, 17: 1} { // in ms, with the group's own
+			synctest.Test(t, func(t *testing.T) {
+				var got groups
+				g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
+				_ = g.Do(t.Context(), last)
+				if took := took(t, g, 1); took != want*time.Millisecond {
+					t.Errorf("behind %d it took %v, want %d ms", last, took, want)
+				}
+			})
+		}
+	})
+	t.Run("the more waits in a row are in vain, the rarer is the next", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
 			g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			for i, c := range []struct {
-				size        int
-				pause, took time.Duration // in ms
-			}{
-				{1, 0, 1}, {1, 0, 1}, {2, 0, 1},
-				{8, 0, 6}, // and one for the group itself
-				{9, 18, 6},
-				{1, 0, 1}, {2, 0, 1},
-				{2, 19, 1},
-			} {
-				_ = pause(t.Context(), c.pause*time.Millisecond)
-				begun := time.Now()
-				if err := g.Do(t.Context(), c.size); err != nil {
-					t.Error(err)
+			var waited []int
+			for i := range 1000 {
+				if took(t, g, 2) > time.Millisecond {
+					waited = append(waited, i)
 				}
-				if took := time.Since(begun); took != c.took*time.Millisecond {
-					t.Errorf("number %d took %v, want %d ms", i, took, c.took)
+			}
+			if diff := cmp.Diff([]int{1, 10, 27, 60, 125, 254, 511, 768}, waited); diff != "" {
+				t.Errorf("who waited (-want +got):\n%s", diff)
+			}
+		})
+	})
+	t.Run("a wait is in vain if somebody has come at its begin only", func(t *testing.T) {
+		t.Parallel()
+		for after, want := range map[time.Duration]time.Duration{1: 1, 2: 6} { // in ms
+			synctest.Test(t, func(t *testing.T) {
+				var got groups
+				g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
+				_ = g.Do(t.Context(), 2)
+				var wg sync.WaitGroup
+				wg.Go(func() { _ = g.Do(t.Context(), 2) })
+				_ = pause(t.Context(), after*time.Millisecond)
+				_ = g.Do(t.Context(), 2)
+				wg.Wait()
+				if took := took(t, g, 2); took != want*time.Millisecond {
+					t.Errorf("after %d ms: it took %v, want %d ms", after, took, want)
+				}
+			})
+		}
+	})
+	t.Run("a short wait is never in vain", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
+			_ = g.Do(t.Context(), 2)
+			for range 10 {
+				if took := took(t, g, 2); took != 3*time.Millisecond {
+					t.Errorf("it took %v", took)
 				}
 			}
 		})
@@ -201,13 +245,13 @@ func TestGroupCommit(t *testing.T) {
 				synctest.Wait()
 			}
 			wg.Wait() // the second group was a small one
-			for i := range 9 {
+			for i := range 17 {
 				wg.Go(func() { _ = g.Do(t.Context(), 3+i) })
 				synctest.Wait()
 			}
 			wg.Wait()
-			if diff := cmp.Diff([][]int{{0}, {1, 2}, {3, 4, 5, 6, 7, 8, 9, 10, 11}}, got.all); diff != "" {
-				t.Errorf("groups (-want +got):\n%s", diff)
+			if len(got.all) != 3 || len(got.all[2]) != 17 {
+				t.Errorf("groups: %v", got.all)
 			}
 			if took := time.Since(begun); took != 3*time.Millisecond { // one for each group
 				t.Errorf("it took %v", took)

@@ -9,8 +9,8 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
-// endLinger is for other effects to end: nobody waits for that but the key's next event.
-const endLinger = 8 * time.Millisecond
+// endLinger is for the ends of effects that have begun together.
+const endLinger = 2 * time.Millisecond
 
 // enders are the effects of a topic whose ends are to be written now.
 func (in *Inbox) enders(topic string) *db.GroupCommit[*effect] {
