@@ -12,8 +12,8 @@ import (
 // much for many as for one. While one is under way, those that come gather for the next. Behind a
 // small one, of a size from 2 to 16, the first of the next lingers until 16 others have come, so that
 // at a rate at which small ones would chase each other they are fewer and larger. What comes one by
-// one does not wait, nor does what comes in crowds, nor long who comes back in step with the groups.
-// It is safe for concurrent use.
+// one does not wait, nor does what comes in crowds; those who come back in step with the groups, as a
+// few busy clients do, wait ever more rarely. It is safe for concurrent use.
 type GroupCommit[T any] struct {
 	linger time.Duration
 	most   int
@@ -43,8 +43,8 @@ const overtakeAfter = 50 * time.Millisecond
 
 // A group of a size up to small is small. On a machine with little left to give, what the transactions
 // in between would have cost is worth more than the wait: CPU s and p99 of B9. But if nobody came in
-// the last three quarters of a wait longer than cheap, the next groups do without, as many as hurried
-// and up to 32 times as many: their callers come back in step with them.
+// the last three quarters of a wait longer than cheap, it was in vain, and the next groups do without:
+// as many as hurried, up to 32 times as many after several such waits in a row.
 const (
 	small   = 16
 	cheap   = 2 * time.Millisecond
@@ -113,11 +113,11 @@ func (g *GroupCommit[T]) lingers(m *member[T]) error {
 		g.pause(m.ctx, rest/4)
 		before := len(g.waiting)
 		g.pause(m.ctx, rest-rest/4)
-		if len(g.waiting) > before || g.linger <= cheap {
+		if n := len(g.waiting); n > before || n >= small || g.linger <= cheap {
 			g.vain = 0
-			break
+		} else {
+			g.hurry, g.vain = hurried<<g.vain, min(g.vain+1, 5)
 		}
-		g.hurry, g.vain = hurried<<g.vain, min(g.vain+1, 5)
 	}
 	return m.ctx.Err()
 }
