@@ -37,6 +37,19 @@ func TestRun(t *testing.T) {
 			t.Errorf("no checksum in\n%s", sums)
 		}
 	})
+	t.Run("an enum that is used twice is one type", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		writeFile(t, dir, "order/order_moved.v1.avsc", `{"type": "record", "name": "OrderMoved", "namespace": "shop.order", "doc": "It has moved.", "fields": [
+			{"name": "from", "type": {"type": "enum", "name": "Place", "symbols": ["UNKNOWN", "SHELF"], "default": "UNKNOWN"}, "doc": "Where it was"},
+			{"name": "to", "type": "Place", "doc": "Where it is"}]}`)
+		if err := run(dir, false); err != nil {
+			t.Fatal(err)
+		}
+		if code := readFile(t, dir, "events.gen.go"); strings.Count(code, "type Place string") != 1 {
+			t.Errorf("it is not there once in\n%s", code)
+		}
+	})
 	t.Run("an incompatible version is refused before anything is written", func(t *testing.T) {
 		t.Parallel()
 		dir := folder(t)

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"go/format"
+	"slices"
 	"strings"
 
 	"github.com/hamba/avro/v2"
 	"github.com/hamba/avro/v2/gen"
 )
 
-// layout is hamba's template, except that an enum's constants are named Go's way.
+// layout is hamba's template, except that an enum's constants are named Go's way, and that enums have
+// cuts before them.
 const layout = `// Code generated from the .avsc files by schemas/internal/generate. DO NOT EDIT.
 
 package {{ .PackageName }}
@@ -29,7 +31,7 @@ type {{ .Name }} struct {
 {{- end }}
 }
 {{ end }}
-{{- range .Typeenums }}{{ $enum := .Name }}
+{{- range .Typeenums }}{{ $enum := .Name }}` + cut + `
 // {{ $enum }} is one of the symbols below. The zero value is none of them and cannot be
 // encoded.
 type {{ $enum }} string
@@ -41,6 +43,9 @@ const (
 {{- end }}
 )
 {{ end }}`
+
+// cut is between the enums, since hamba gives one as often as it is used.
+const cut = "\x00"
 
 // structs returns the Go source of the given versions.
 func structs(versions []version) (string, error) {
@@ -62,7 +67,13 @@ func structs(versions []version) (string, error) {
 	if err := g.Write(&buf); err != nil {
 		return "", err
 	}
-	code, err := format.Source(buf.Bytes())
+	var parts []string
+	for part := range strings.SplitSeq(buf.String(), cut) {
+		if !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	code, err := format.Source([]byte(strings.Join(parts, "")))
 	return string(code), err
 }
 
