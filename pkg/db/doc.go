@@ -37,7 +37,8 @@
 // # Why transactions are shared
 //
 // Context: a commit waits for the disk, and most of what a transaction costs it costs once.
-// Decision: those who come while one is under way share the next one ([GroupCommit]). Nobody waits
-// for a group to fill: alone, one is as fast as before. Cost: what fails for one is run again for
-// all of a group, one by one.
+// Decision: those who come while one is under way share the next one ([GroupCommit]). Soon behind a
+// small group the next one lingers for others, a few milliseconds at most; alone, one is as fast as
+// before, and so are callers who wait for their answers. Cost: that wait, and what fails for one is
+// run again for all of a group, one by one.
 package db

@@ -9,23 +9,19 @@ import (
 )
 
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
-// much for many as for one. While one is under way, those that come gather for the next. Behind a
-// small one, of a size from 2 to 16, the first of the next lingers until 16 others have come, so that
-// at a rate at which small ones would chase each other they are fewer and larger. What comes one by
-// one does not wait, nor does what comes in crowds; those who come back in step with the groups, as a
-// few busy clients do, wait ever more rarely. It is safe for concurrent use.
+// much for many as for one. While one is under way, those that come gather for the next. Soon behind
+// a small one, of a size from 2 to 16, the first of the next lingers for others, until they are more
+// than that or its time is over. What comes one by one or rarely does not wait, nor does what comes
+// in crowds. It is safe for concurrent use.
 type GroupCommit[T any] struct {
-	linger time.Duration
-	most   int
-	size   func(T) int
-	run    func(context.Context, []T) error
+	most int
+	size func(T) int
+	run  func(context.Context, []T) error
 
 	mu      sync.Mutex
 	running int // groups under way, or about to be
-	last    int // the size of the last one
-	vain    int // how many waits in a row were in vain, at most 5
-	hurry   int // how many groups are not to linger
 	waiting []*member[T]
+	linger  lingering
 	crowd   chan struct{} // is closed when many wait for the one that lingers; nil if none does
 }
 
@@ -41,16 +37,6 @@ type member[T any] struct {
 // it: a slow one must not hold up those that have nothing to do with it.
 const overtakeAfter = 50 * time.Millisecond
 
-// A group of a size up to small is small. On a machine with little left to give, what the transactions
-// in between would have cost is worth more than the wait: CPU s and p99 of B9. But if nobody came in
-// the last three quarters of a wait longer than cheap, it was in vain, and the next groups do without:
-// as many as hurried, up to 32 times as many after several such waits in a row.
-const (
-	small   = 16
-	cheap   = 2 * time.Millisecond
-	hurried = 8
-)
-
 var (
 	errLead = errors.New("run the next group")
 	errLeft = errors.New("the context of another member of the group has ended")
@@ -58,18 +44,20 @@ var (
 )
 
 // NewGroupCommit makes groups whose sizes add up to most, or that have one member. Nobody lingers for
-// longer than linger, counted from when Do was called. run does the work of a group; its error is
+// longer than linger, which is below 50 ms and counted from when Do was called; more than 2 ms only
+// where it does not make callers come at a lower rate. run does the work of a group; its error is
 // every member's, so what becomes of them one by one it notes in the members. Its context ends with
 // that of any member.
 func NewGroupCommit[T any](linger time.Duration, most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
-	return &GroupCommit[T]{linger: linger, most: most, size: size, run: run}
+	return &GroupCommit[T]{most: most, size: size, run: run, linger: lingering{most: linger}}
 }
 
 // Do returns the error of a group that one was in. It blocks until that has run, or until ctx has
 // ended and nothing is done for one any more.
 func (g *GroupCommit[T]) Do(ctx context.Context, one T) error {
+	came := time.Now()
 	for {
-		err := g.join(&member[T]{ctx: ctx, one: one, came: time.Now(), done: make(chan error, 1)})
+		err := g.join(&member[T]{ctx: ctx, one: one, came: came, done: make(chan error, 1)})
 		if !errors.Is(err, errLeft) || ctx.Err() != nil {
 			return err
 		}
@@ -80,7 +68,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	g.mu.Lock()
 	if g.running > 0 {
 		g.waiting = append(g.waiting, m)
-		if g.crowd != nil && len(g.waiting) >= small {
+		if g.crowd != nil && g.sizeOf(g.waiting...) >= small {
 			close(g.crowd)
 			g.crowd = nil
 		}
@@ -93,7 +81,10 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 		g.running++
 	}
 	defer g.next()
-	if err := g.lingers(m); err != nil {
+	if rest := g.linger.rest(m.came, g.sizeOf(m)+g.sizeOf(g.waiting...)); rest > 0 {
+		g.lingers(m.ctx, rest)
+	}
+	if err := m.ctx.Err(); err != nil {
 		g.mu.Unlock()
 		return err
 	}
@@ -102,31 +93,15 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	return g.lead(group)
 }
 
-// lingers waits for others, behind a small group. The caller holds mu, which is free meanwhile.
-func (g *GroupCommit[T]) lingers(m *member[T]) error {
-	rest := g.linger - time.Since(m.came)
-	switch {
-	case g.last < 2 || g.last > small || rest <= 0:
-	case g.hurry > 0:
-		g.hurry--
-	default:
-		g.pause(m.ctx, rest/4)
-		before := len(g.waiting)
-		g.pause(m.ctx, rest-rest/4)
-		if n := len(g.waiting); n > before || n >= small || g.linger <= cheap {
-			g.vain = 0
-		} else {
-			g.hurry, g.vain = hurried<<g.vain, min(g.vain+1, 5)
-		}
+func (g *GroupCommit[T]) sizeOf(all ...*member[T]) (n int) {
+	for _, m := range all {
+		n += g.size(m.one)
 	}
-	return m.ctx.Err()
+	return n
 }
 
-// pause waits until many have come. The caller holds mu, which is free meanwhile.
-func (g *GroupCommit[T]) pause(ctx context.Context, d time.Duration) {
-	if len(g.waiting) >= small {
-		return
-	}
+// lingers waits until many have come. The caller holds mu, which is free meanwhile.
+func (g *GroupCommit[T]) lingers(ctx context.Context, d time.Duration) {
 	crowd := make(chan struct{})
 	g.crowd = crowd
 	g.mu.Unlock()
@@ -179,12 +154,12 @@ func (g *GroupCommit[T]) await(m *member[T]) error {
 // gather takes those that wait, up to the bound, behind first. The caller holds mu.
 func (g *GroupCommit[T]) gather(first *member[T]) []*member[T] {
 	group, n := []*member[T]{first}, g.size(first.one)
-	defer func() { g.last = n }()
 	for len(g.waiting) > 0 && n+g.size(g.waiting[0].one) <= g.most {
 		n += g.size(g.waiting[0].one)
 		group = append(group, g.waiting[0])
 		g.waiting = g.waiting[1:]
 	}
+	g.linger.begins(len(group), n)
 	return group
 }
 

@@ -23,7 +23,7 @@ type Batch[W any] struct {
 
 const (
 	maxBatch = 250
-	// linger sets the pace of all services behind this one, which work on what comes of a batch together.
+	// linger makes batches larger, and with them what all services behind this one work on together.
 	linger = 10 * time.Millisecond
 	// patience bounds a request, which its client cannot end: it would end those of others.
 	patience = 30 * time.Second

@@ -97,40 +97,74 @@ func TestRelay_deletes_the_last_ones_although_nothing_follows(t *testing.T) {
 	published(t, &w, first(3)...)
 }
 
-// The relay publishes nothing more until what it has published can be deleted, and that not again.
-func TestRelay_waits_for_what_it_cannot_delete(t *testing.T) {
+// What cannot be deleted is published again, and nothing else before it can be.
+func TestRelay_publishes_again_what_it_could_not_delete(t *testing.T) {
 	t.Parallel()
-	var w wire
 	var asked atomic.Int64
 	o := deleting(t, 3, time.Nanosecond, func() error {
-		if n := asked.Add(1); n > 3 {
-			return nil
+		if asked.Add(1) <= 2 {
+			return errors.New("oops")
 		}
-		published(t, &w, first(1)...)
-		return errors.New("oops")
-	})
-	start(t, o, &w)
-	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	published(t, &w, first(3)...)
-}
-
-func TestRelay_publishes_again_what_another_one_could_not_delete(t *testing.T) {
-	t.Parallel()
-	var mended atomic.Bool
-	o := deleting(t, 1, time.Nanosecond, func() error {
-		if mended.Load() {
-			return nil
-		}
-		return errors.New("oops")
+		return nil
 	})
 	var w wire
-	stop := start(t, o, &w)
-	eventually(t, "it is published", func() bool { return len(w.keys()) > 0 })
-	stop()
-	mended.Store(true)
 	start(t, o, &w)
 	eventually(t, "none is left", func() bool { return pending(t, o) == 0 })
-	published(t, &w, "a1", "a1")
+	published(t, &w, "a1", "a1", "a1", "a2", "a3")
+}
+
+// A relay that is not on duty any more does not leave to the one on duty what it has published.
+func TestRelay_deletes_what_it_has_published_when_it_loses_the_lease(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: 30 * time.Millisecond, Idle: time.Millisecond, SweepEvery: time.Hour})
+	var w wire
+	put(t, d, o, each(1, "first")...)
+	start(t, o, &w)
+	eventually(t, "the first one is deleted", func() bool { return pending(t, o) == 0 })
+	put(t, d, o, each(50, "more")...)
+	eventually(t, "all are published", func() bool { return len(w.keys()) == 51 })
+	if _, err := d.Exec(t.Context(), `update outbox_lease set owner = 'another', until = now_micros() + 200000`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all are deleted", func() bool { return pending(t, o) == 0 })
+	if n := len(w.keys()); n != 51 {
+		t.Errorf("%d were published", n)
+	}
+}
+
+// What wakes the relay is often more than a window, and not all of it may be taken at once.
+func TestRelay_looks_again_at_once(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		window int
+		fails  bool
+	}{
+		"behind a full window":            {window: 2},
+		"behind a window that has failed": {fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, codec := open(t)
+			o := outbox.New(d, codec, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Window: c.window, Idle: time.Hour})
+			var w wire
+			start(t, o, &w)
+			put(t, d, o, each(1, "first")...)
+			eventually(t, "it is published", func() bool { return len(w.keys()) == 1 })
+			fails := c.fails
+			w.set(func(window []event.Record) (errs []error) {
+				if fails {
+					fails = false
+					for range window {
+						errs = append(errs, errors.New("oops"))
+					}
+				}
+				return errs
+			})
+			put(t, d, o, each(5, "more")...)
+			eventually(t, "all are published", func() bool { return len(w.keys()) == 6 })
+		})
+	}
 }
 
 // Where another replica writes, which wakes nobody here, the relay looks again as soon as it has

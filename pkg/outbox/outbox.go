@@ -192,7 +192,8 @@ type Backlog struct {
 }
 
 // Stats says what waits to be published: all of it, and what of it flows, which leaves out what
-// the relay holds back because the brokers refuse it. The latter is no sign of too much load.
+// the relay holds back because the brokers refuse it. The latter is no sign of too much load. What has
+// been published counts for another 100 ms.
 func (o *Outbox) Stats(ctx context.Context) (all, flowing Backlog, err error) {
 	held, err := o.Held(ctx)
 	if err != nil {

@@ -47,6 +47,9 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 	for ctx.Err() == nil {
 		if r.changed || time.Since(renewed) > o.lease/3 {
 			mine, err := r.acquire(ctx)
+			if err == nil && !mine {
+				err = r.sweep(ctx) // or the one on duty publishes it again
+			}
 			if err != nil || !mine {
 				r.report(ctx, "relay waits for the database", err)
 				o.wait(ctx, min(max(o.idle, o.lease/10), lookForLease))
@@ -123,8 +126,8 @@ func (s *stored) alone() Held {
 	return Held{Topic: s.Topic, Key: s.Key}
 }
 
-// step publishes one window and reports whether to look for more at once: what is committed in this
-// process wakes the relay, what is committed in other replicas does not.
+// step publishes one window and reports whether to look for more at once: what has been committed in
+// this process meanwhile wakes the relay, what has been in other replicas does not.
 func (r *relay) step(ctx context.Context) (more bool, err error) {
 	if h := r.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
 		if err := r.probe(ctx, h); err != nil {
@@ -269,19 +272,20 @@ var errFull = errors.New("window full")
 // publish a small window. They are left out of the next ones by their IDs: a lower one may be committed later.
 const fewRows = 100
 
-// sweep deletes what has been published. What could not be deleted is published again by the next
-// relay only.
+// sweep deletes what has been published. What could not be deleted is published again: to remember it
+// for longer would be wrong if the database is another one by then, a standby without the last rows
+// say, where the same IDs are those of others.
 func (r *relay) sweep(ctx context.Context) error {
 	if len(r.gone) == 0 {
 		return nil
 	}
+	defer func() { r.gone, r.swept = r.gone[:0], time.Now() }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	where, arg := r.db.In("id", 1, r.gone)
 	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, arg); err != nil {
 		return fmt.Errorf("delete published events: %w", err)
 	}
-	r.gone, r.swept = r.gone[:0], time.Now()
 	return nil
 }
 
