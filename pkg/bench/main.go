@@ -98,6 +98,9 @@ func (o options) run(ctx context.Context) error {
 	if err := errors.Join(err, rig.close()); err != nil {
 		return err
 	}
+	if len(rep.Rows) == 0 {
+		return fmt.Errorf("no work is called %q, or has sides %q; next: make bench QUICK=1, which names all of them", o.only, o.sides)
+	}
 	rep.LoadAfter, rep.Took, rep.Shops = load(), time.Since(began).Round(time.Second).String(), shopSettings(rep.Rows)
 	before, err := lastReport()
 	if err != nil {
@@ -105,6 +108,9 @@ func (o options) run(ctx context.Context) error {
 	}
 	text := rep.text(before)
 	fmt.Print(text)
+	if o.quick {
+		fmt.Println("a trial: each ran for a moment, so that its figures mean nothing; next: .ci/real make bench")
+	}
 	if o.quick || o.only != "" || o.sides != "" {
 		return nil
 	}
