@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -87,10 +86,10 @@ func (h holds) list(which func(*hold) bool) []Held {
 	return list
 }
 
-// without is the condition that leaves held events out, and rows.
-func without(d *db.DB, held []Held, ids []int64) (where string, args []any) {
+// without is the condition that leaves held events out.
+func without(d *db.DB, held []Held) (where string, args []any) {
 	var topics []string
-	ids = slices.Clip(ids)
+	var ids []int64
 	where = "where true"
 	for _, t := range held {
 		switch {

@@ -202,7 +202,7 @@ func (o *Outbox) Stats(ctx context.Context) (all, flowing Backlog, err error) {
 	if all, err = o.backlog(ctx, "", nil); err != nil || len(held) == 0 {
 		return all, all, err
 	}
-	where, args := without(o.db, held, nil)
+	where, args := without(o.db, held)
 	flowing, err = o.backlog(ctx, where, args)
 	return all, flowing, err
 }

@@ -104,7 +104,7 @@ type relay struct {
 	limit   int // rows of the next window
 	held    holds
 	woken   bool          // by a commit in this process, since it last looked for rows
-	gone    []int64       // rows that the brokers have, still to be deleted
+	gone    rows          // that the brokers have, still to be deleted
 	swept   time.Time     // when the last ones were
 	changed bool          // what is told of them, since the lease has named it
 	row     []target      // held since the brokers have taken something
@@ -114,7 +114,7 @@ type relay struct {
 }
 
 type stored struct {
-	id int64
+	id, created int64
 	event.Record
 }
 
@@ -134,12 +134,16 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	if len(r.gone) >= fewRows || time.Since(r.swept) > r.sweepEvery {
+	if len(r.gone.ids) >= fewRows || time.Since(r.swept) > r.sweepEvery {
 		if err := r.sweep(ctx); err != nil {
 			return false, err
 		}
 	}
-	where, args := without(r.db, r.held.all(), r.gone)
+	where, args := without(r.db, r.held.all())
+	if len(r.gone.ids) > 0 {
+		cond, gone := r.gone.in(r.db, len(args)+1)
+		where, args = where+" and not ("+cond+")", append(args, gone...)
+	}
 	window, full, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return err == nil && r.again(ctx), err
@@ -177,7 +181,7 @@ func (r *relay) publish(ctx context.Context, window []stored) (clean bool) {
 	sent := 0
 	for i := range window {
 		if errs == nil || errs[i] == nil {
-			r.gone = append(r.gone, window[i].id)
+			r.gone.add(&window[i])
 			sent++
 		}
 	}
@@ -245,11 +249,11 @@ func (r *relay) probe(ctx context.Context, h *hold) error {
 // read reads up to limit rows, in their order. The window is full if there may be more.
 func (r *relay) read(ctx context.Context, where string, args []any, limit int) (window []stored, full bool, err error) {
 	size := 0
-	rows, err := r.db.Query(ctx, `select id, topic, key, key is null, value, value is null, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
+	rows, err := r.db.Query(ctx, `select id, created_at, topic, key, key is null, value, value is null, headers from outbox `+where+fmt.Sprintf(` order by id limit %d`, limit), args...)
 	window, err = db.Collect(rows, err, func(rows *sql.Rows, s *stored) error {
 		var headers []byte
 		var noKey, noValue bool
-		if err := rows.Scan(&s.id, &s.Topic, &s.Key, &noKey, &s.Value, &noValue, &headers); err != nil {
+		if err := rows.Scan(&s.id, &s.created, &s.Topic, &s.Key, &noKey, &s.Value, &noValue, &headers); err != nil {
 			return err
 		}
 		s.Key, s.Value = db.Bytes(s.Key, noKey), db.Bytes(s.Value, noValue)
@@ -268,24 +272,38 @@ func (r *relay) read(ctx context.Context, where string, args []any, limit int) (
 
 var errFull = errors.New("window full")
 
+// rows are told by their IDs and their times: a database that has fallen back, to a standby without the
+// last rows say, gives their IDs to others.
+type rows struct{ ids, created []int64 }
+
+func (all *rows) add(s *stored) {
+	all.ids, all.created = append(all.ids, s.id), append(all.created, s.created)
+}
+
+// in is the condition for them, whose arguments are numbered from n.
+func (all *rows) in(d *db.DB, n int) (cond string, args []any) {
+	withID, ids := d.In("id", n, all.ids)
+	withTime, created := d.In("created_at", n+1, all.created)
+	return withID + " and " + withTime, []any{ids, created}
+}
+
 // fewRows that have been published may be left to be deleted together, since that costs as much as to
-// publish a small window. They are left out of the next ones by their IDs: a lower one may be committed later.
+// publish a small window. The next ones leave them out one by one: a lower ID may be committed later.
 const fewRows = 100
 
-// sweep deletes what has been published. What could not be deleted is published again: to remember it
-// for longer would be wrong if the database is another one by then, a standby without the last rows
-// say, where the same IDs are those of others.
+// sweep deletes what has been published. Until that has worked nothing more is published; what a relay
+// leaves at its end is published again by the next one.
 func (r *relay) sweep(ctx context.Context) error {
-	if len(r.gone) == 0 {
+	if len(r.gone.ids) == 0 {
 		return nil
 	}
-	defer func() { r.gone, r.swept = r.gone[:0], time.Now() }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	where, arg := r.db.In("id", 1, r.gone)
-	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, arg); err != nil {
+	where, args := r.gone.in(r.db, 1)
+	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, args...); err != nil {
 		return fmt.Errorf("delete published events: %w", err)
 	}
+	r.gone, r.swept = rows{}, time.Now()
 	return nil
 }
 
