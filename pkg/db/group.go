@@ -10,9 +10,9 @@ import (
 
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
 // much for many as for one. While one is under way, those that come gather for the next. Soon behind
-// a small one, of a size from 2 to 16, the first of the next lingers for others, until they are more
-// than that or its time is over. What comes one by one or rarely does not wait, nor does what comes
-// in crowds. It is safe for concurrent use.
+// a small one, of a size up to 16, the first of the next lingers for others that are to be expected,
+// until they are more than that or its time is over. What comes one by one or rarely does not wait, nor
+// does what comes in crowds. It is safe for concurrent use.
 type GroupCommit[T any] struct {
 	most int
 	size func(T) int

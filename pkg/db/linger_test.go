@@ -80,6 +80,7 @@ func TestGroupCommit_callers_who_wait_for_their_answers_are_not_slowed_down(t *t
 	quick, slow := between(100*time.Microsecond, 300*time.Microsecond), between(4*time.Millisecond, 5*time.Millisecond)
 	mixed := between(100*time.Microsecond, 4*time.Millisecond)
 	for name, think := range map[string][]func(*rand.Rand) time.Duration{
+		"one":                        {quick},
 		"two":                        {quick, quick},
 		"two, one of whom is slower": {quick, slow},
 		"eight in step":              slices.Repeat([]func(*rand.Rand) time.Duration{quick}, 8),

@@ -16,7 +16,7 @@
 // (pg_snapshot_xmin) let a long transaction hold up everybody and can reverse the events of
 // one key. Decision: the ID is drawn under the lock of the aggregate's row, so that within a
 // key row order is commit order; the relay reads all visible rows in ID order, and deletes
-// what was acknowledged, a hundred rows or those of 100 ms at a time; the windows in between leave
+// what was acknowledged, fifty rows or those of 50 ms at a time; the windows in between leave
 // them out one by one. Cost: deletes, which keep the table small, and for which the next window
 // waits; a crash publishes once more what is still to be deleted.
 //

@@ -70,7 +70,7 @@ func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
 	}
 	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner(),
 		window: 1000, patience: 10 * time.Second, lease: 3 * time.Second, idle: 20 * time.Millisecond, retry: 200 * time.Millisecond,
-		sweepEvery: 100 * time.Millisecond}
+		sweepEvery: 50 * time.Millisecond}
 }
 
 // Append saves an event: it reaches its topic at least once if tx commits, and never if it
@@ -193,7 +193,7 @@ type Backlog struct {
 
 // Stats says what waits to be published: all of it, and what of it flows, which leaves out what
 // the relay holds back because the brokers refuse it. The latter is no sign of too much load. What has
-// been published counts for another 100 ms.
+// been published counts for another 50 ms.
 func (o *Outbox) Stats(ctx context.Context) (all, flowing Backlog, err error) {
 	held, err := o.Held(ctx)
 	if err != nil {

@@ -288,8 +288,9 @@ func (all *rows) in(d *db.DB, n int) (cond string, args []any) {
 }
 
 // fewRows that have been published may be left to be deleted together, since that costs as much as to
-// publish a small window. The next ones leave them out one by one: a lower ID may be committed later.
-const fewRows = 100
+// publish a small window. The next ones leave them out one by one, which takes time that grows with their
+// square: a lower ID may be committed later.
+const fewRows = 50
 
 // sweep deletes what has been published. Until that has worked nothing more is published; what a relay
 // leaves at its end is published again by the next one.
