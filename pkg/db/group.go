@@ -44,9 +44,9 @@ var (
 )
 
 // NewGroupCommit makes groups whose sizes add up to most, or that have one member. Nobody lingers for
-// longer than linger, which is below 50 ms and counted from when Do was called; more than 2 ms only
-// where it does not make callers come at a lower rate. run does the work of a group; its error is
-// every member's, so what becomes of them one by one it notes in the members. Its context ends with
+// longer than linger, which is below 50 ms and counted from when Do was called; if it is more than 2 ms,
+// only where that does not halve the rate at which callers come. run does the work of a group; its error
+// is every member's, so what becomes of them one by one it notes in the members. Its context ends with
 // that of any member.
 func NewGroupCommit[T any](linger time.Duration, most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
 	return &GroupCommit[T]{most: most, size: size, run: run, linger: lingering{most: linger}}
