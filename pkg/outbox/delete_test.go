@@ -199,13 +199,13 @@ func TestRelay_deletes_what_it_has_published_when_it_loses_the_lease(t *testing.
 	put(t, d, o, each(1, "first")...)
 	start(t, o, &w)
 	eventually(t, "the first one is deleted", func() bool { return pending(t, o) == 0 })
-	put(t, d, o, each(50, "more")...)
-	eventually(t, "all are published", func() bool { return len(w.keys()) == 51 })
+	put(t, d, o, each(20, "more")...)
+	eventually(t, "all are published", func() bool { return len(w.keys()) == 21 })
 	if _, err := d.Exec(t.Context(), `update outbox_lease set owner = 'another', until = now_micros() + 200000`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all are deleted", func() bool { return pending(t, o) == 0 })
-	if n := len(w.keys()); n != 51 {
+	if n := len(w.keys()); n != 21 {
 		t.Errorf("%d were published", n)
 	}
 }
