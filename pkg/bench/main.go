@@ -99,7 +99,7 @@ func (o options) run(ctx context.Context) error {
 		return err
 	}
 	if len(rep.Rows) == 0 {
-		return fmt.Errorf("no work is called %q, or has sides %q; next: make bench QUICK=1, which names all of them", o.only, o.sides)
+		return fmt.Errorf("nothing matches -only %q -sides %q; next: make bench QUICK=1, which names all works and sides", o.only, o.sides)
 	}
 	rep.LoadAfter, rep.Took, rep.Shops = load(), time.Since(began).Round(time.Second).String(), shopSettings(rep.Rows)
 	before, err := lastReport()

@@ -38,7 +38,7 @@
 //
 // Context: a commit waits for the disk, and most of what a transaction costs it costs once.
 // Decision: those who come while one is under way share the next one ([GroupCommit]). Soon behind a
-// small group the next one lingers for others, a few milliseconds at most; alone, one is as fast as
+// small group the next one lingers for others, ten milliseconds at most; alone, one is as fast as
 // before, and so are callers who wait for their answers. Cost: that wait, and what fails for one is
 // run again for all of a group, one by one.
 package db

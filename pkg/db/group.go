@@ -68,7 +68,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	g.mu.Lock()
 	if g.running > 0 {
 		g.waiting = append(g.waiting, m)
-		if g.crowd != nil && g.sizeOf(g.waiting...) >= small {
+		if g.crowd != nil && g.sizeOf(g.waiting...) >= smallGroup {
 			close(g.crowd)
 			g.crowd = nil
 		}

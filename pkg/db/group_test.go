@@ -155,19 +155,31 @@ func TestGroupCommit(t *testing.T) {
 			}
 		})
 	})
-	t.Run("behind a small group the next one lingers, behind one alone or a crowd it does not", func(t *testing.T) {
-		t.Parallel()
-		for last, want := range map[int]time.Duration{1: 1, 2: 3, 16: 3, 17: 1} { // in ms, with the group's own
+	for name, c := range map[string]struct {
+		last        int // the size of the group before
+		pause, size int // ms until the next one comes, and its size
+		took        int // ms, with the one of the group itself
+	}{
+		"behind one alone the next does not linger": {last: 1, size: 1, took: 1},
+		"behind two the next lingers":               {last: 2, size: 1, took: 3},
+		"behind the largest small group, too":       {last: 16, size: 1, took: 3},
+		"behind a crowd it does not":                {last: 17, size: 1, took: 1},
+		"nor long behind a small group":             {last: 2, pause: 20, size: 1, took: 1},
+		"nor if it is no small group itself":        {last: 2, size: 17, took: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var got groups
 				g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
-				_ = g.Do(t.Context(), last)
-				if took := took(t, g, 1); took != want*time.Millisecond {
-					t.Errorf("behind %d it took %v, want %d ms", last, took, want)
+				_ = g.Do(t.Context(), c.last)
+				_ = pause(t.Context(), time.Duration(c.pause)*time.Millisecond)
+				if took := took(t, g, c.size); took != time.Duration(c.took)*time.Millisecond {
+					t.Errorf("it took %v, want %d ms", took, c.took)
 				}
 			})
-		}
-	})
+		})
+	}
 	t.Run("the more waits in a row are in vain, the rarer is the next", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -182,29 +194,6 @@ func TestGroupCommit(t *testing.T) {
 			// Of the first two nothing is known of the rate.
 			if diff := cmp.Diff([]int{2, 12, 30, 64, 130, 260, 518, 776}, waited); diff != "" {
 				t.Errorf("who waited (-want +got):\n%s", diff)
-			}
-		})
-	})
-	t.Run("one that comes long behind a small group does not wait", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var got groups
-			g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			_ = g.Do(t.Context(), 2)
-			_ = pause(t.Context(), 20*time.Millisecond)
-			if took := took(t, g, 1); took != time.Millisecond {
-				t.Errorf("it took %v", took)
-			}
-		})
-	})
-	t.Run("a large one does not wait", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var got groups
-			g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			_ = g.Do(t.Context(), 2)
-			if took := took(t, g, 17); took != time.Millisecond {
-				t.Errorf("it took %v", took)
 			}
 		})
 	})

@@ -12,39 +12,40 @@ import "time"
 // them only makes everybody slower: a wait that is not cheap must not halve the rate at which callers
 // come. If it does it is given up, and tried again ever more rarely.
 type lingering struct {
-	most    time.Duration // the longest wait
-	begun   time.Time     // when the last group began
-	last    int           // its size
-	waited  bool          // the first of the next one has waited
-	came    [2]tally      // who has come, while nobody waited and while the first did
-	worth   int           // how many waits were worth it since one was not
-	vain    int           // how many in a row were not, at most 5
-	without int           // how many more times nobody waits
+	most   time.Duration // the longest wait
+	begun  time.Time     // when the last group began
+	last   int           // its size
+	waited bool          // the first of the next one has waited
+
+	without, with tally // who has come, while nobody waited and while the first did
+	worth         int   // how many waits were worth it since one was not
+	vain          int   // how many in a row were not, at most 5
+	skip          int   // how many are left out
 }
 
 const (
-	small   = 16 // the size up to which a group is small
-	soon    = 20 * time.Millisecond
-	cheap   = 2 * time.Millisecond
-	busy    = 100 * time.Millisecond // groups further apart say nothing about the rate
-	memory  = 100 * time.Millisecond // of the rate
-	few     = 3                      // callers in the time of a wait
-	compare = 32                     // waits in a row; then two groups without, to know that rate, too
-	giveUp  = 8                      // waits at first, up to 32 times as many later
+	smallGroup = 16 // the largest one
+	soonBehind = 20 * time.Millisecond
+	cheapWait  = 2 * time.Millisecond
+	fewCallers = 3                      // they are not worth a wait that is not cheap
+	together   = 100 * time.Millisecond // groups further apart say nothing about the rate
+	rateOf     = 30 * time.Millisecond  // what counts for the rate, about
+	waitsInRow = 32                     // then two are left out, to know the rate without, too
+	skipInVain = 8                      // waits after one in vain, up to 32 times as many after several
 )
 
 // rest is how long somebody has still to wait, who came then and would begin a group of that size now.
 func (l *lingering) rest(came time.Time, size int) time.Duration {
 	rest := l.most - time.Since(came)
 	switch {
-	case rest <= 0 || size > small || l.last > small || time.Since(l.begun) > soon:
+	case rest <= 0 || size > smallGroup || l.last > smallGroup || time.Since(l.begun) > soonBehind:
 		return 0
-	case l.most <= cheap && l.last < 2:
+	case l.most <= cheapWait && l.last < 2:
 		return 0
-	case l.most > cheap && max(l.came[0].rate(), l.came[1].rate())*l.most.Seconds() < few:
+	case l.most > cheapWait && max(l.without.rate(), l.with.rate())*l.most.Seconds() < fewCallers:
 		return 0
-	case l.without > 0:
-		l.without--
+	case l.skip > 0:
+		l.skip--
 		return 0
 	}
 	l.waited = true
@@ -53,14 +54,14 @@ func (l *lingering) rest(came time.Time, size int) time.Duration {
 
 // begins notes a group that begins now, of so many callers and that size.
 func (l *lingering) begins(callers, size int) {
-	came := &l.came[0]
+	came := &l.without
 	if l.waited {
-		came = &l.came[1]
+		came = &l.with
 	}
-	if since := time.Since(l.begun); since < busy {
+	if since := time.Since(l.begun); since < together {
 		came.add(callers, since)
 	}
-	if l.waited && l.most > cheap {
+	if l.waited && l.most > cheapWait {
 		l.judge()
 	}
 	l.begun, l.last, l.waited = time.Now(), size, false
@@ -68,17 +69,15 @@ func (l *lingering) begins(callers, size int) {
 
 // judge says what a wait was worth.
 func (l *lingering) judge() {
-	switch {
-	case l.came[1].rate() < l.came[0].rate()/2:
-		l.worth, l.without, l.vain = 0, giveUp<<l.vain, min(l.vain+1, 5)
-		l.came[0] = tally{} // it may have been another time's
-	case l.worth%compare == 0:
-		l.without = 2
-		fallthrough
-	default:
-		l.vain = 0
-		l.worth++
+	if l.with.rate() < l.without.rate()/2 {
+		l.skip, l.vain, l.worth = skipInVain<<l.vain, min(l.vain+1, 5), 0
+		l.without = tally{} // it may have been another time's
+		return
 	}
+	if l.worth%waitsInRow == 0 {
+		l.skip = 2
+	}
+	l.vain, l.worth = 0, l.worth+1
 }
 
 // tally is how many have come in which time; what was long ago counts for less.
@@ -88,7 +87,7 @@ type tally struct {
 }
 
 func (t *tally) add(n int, d time.Duration) {
-	if t.d > memory {
+	if t.d > rateOf {
 		t.n, t.d = t.n/2, t.d/2
 	}
 	t.n, t.d = t.n+float64(n), t.d+d

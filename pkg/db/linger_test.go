@@ -12,7 +12,7 @@ import (
 	"example.com/keyline/pkg/db"
 )
 
-// callers come for ten seconds to groups of which each takes 2 ms.
+// callers come for five seconds to groups of which each takes 2 ms.
 type callers struct {
 	group *db.GroupCommit[int]
 
@@ -21,7 +21,7 @@ type callers struct {
 	took   []time.Duration
 }
 
-const comeFor = 10 * time.Second
+const comeFor = 5 * time.Second
 
 func newCallers(linger time.Duration) *callers {
 	c := &callers{}
@@ -122,4 +122,21 @@ func TestGroupCommit_at_a_rate_groups_are_fewer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was worth waiting for at a steady rate is found not to be when others come, who wait for their answers.
+func TestGroupCommit_waits_that_are_not_worth_it_any_more_are_given_up(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, loop := newCallers(10*time.Millisecond), slices.Repeat([]func(*rand.Rand) time.Duration{between(100*time.Microsecond, 300*time.Microsecond)}, 16)
+		c.atARate(t.Context(), 500)
+		c.inALoop(t.Context(), loop) // learns
+		before := len(c.took)
+		c.inALoop(t.Context(), loop)
+		without := newCallers(0)
+		without.inALoop(t.Context(), loop)
+		if n := len(c.took) - before; 10*n < 9*len(without.took) {
+			t.Errorf("%d calls, %d without waits", n, len(without.took))
+		}
+	})
 }

@@ -59,14 +59,13 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		}
 		more, err := r.step(ctx)
 		r.report(ctx, "relay waits for the database", err)
+		r.woken = false
 		switch {
 		case err != nil:
 			o.wait(ctx, 10*o.idle)
 		case !more:
 			r.woken = o.wait(ctx, o.idle)
-			continue
 		}
-		r.woken = false
 	}
 	return nil
 }
@@ -101,11 +100,11 @@ func newOwner() string { return rand.Text() }
 type relay struct {
 	*Outbox
 	pub     Publisher
-	limit   int // rows of the next window
+	limit   int       // rows of the next window
+	woken   bool      // by a commit in this process, since it last looked for rows
+	gone    published // still to be deleted
+	swept   time.Time // when the last ones were deleted
 	held    holds
-	woken   bool          // by a commit in this process, since it last looked for rows
-	gone    rows          // that the brokers have, still to be deleted
-	swept   time.Time     // when the last ones were
 	changed bool          // what is told of them, since the lease has named it
 	row     []target      // held since the brokers have taken something
 	doubt   int           // whether it is their fault, of maxDoubt
@@ -272,16 +271,16 @@ func (r *relay) read(ctx context.Context, where string, args []any, limit int) (
 
 var errFull = errors.New("window full")
 
-// rows are told by their IDs and their times: a database that has fallen back, to a standby without the
-// last rows say, gives their IDs to others.
-type rows struct{ ids, created []int64 }
+// published are rows that the brokers have. They are told by their IDs and their times: a database that
+// has fallen back, to a standby without the last rows say, gives their IDs to others.
+type published struct{ ids, created []int64 }
 
-func (all *rows) add(s *stored) {
+func (all *published) add(s *stored) {
 	all.ids, all.created = append(all.ids, s.id), append(all.created, s.created)
 }
 
 // in is the condition for them, whose arguments are numbered from n.
-func (all *rows) in(d *db.DB, n int) (cond string, args []any) {
+func (all *published) in(d *db.DB, n int) (cond string, args []any) {
 	withID, ids := d.In("id", n, all.ids)
 	withTime, created := d.In("created_at", n+1, all.created)
 	return withID + " and " + withTime, []any{ids, created}
@@ -304,7 +303,7 @@ func (r *relay) sweep(ctx context.Context) error {
 	if _, err := r.db.Exec(ctx, `delete from outbox where `+where, args...); err != nil {
 		return fmt.Errorf("delete published events: %w", err)
 	}
-	r.gone, r.swept = rows{}, time.Now()
+	r.gone, r.swept = published{}, time.Now()
 	return nil
 }
 
