@@ -29,9 +29,9 @@ const (
 	cheapWait  = 2 * time.Millisecond
 	fewCallers = 3                      // they are not worth a wait that is not cheap
 	together   = 100 * time.Millisecond // groups further apart say nothing about the rate
-	rateOf     = 30 * time.Millisecond  // what counts for the rate, about
-	waitsInRow = 32                     // then two are left out, to know the rate without, too
-	skipInVain = 8                      // waits after one in vain, up to 32 times as many after several
+	rateOf     = 100 * time.Millisecond // what counts for the rate, about
+	waitsInRow = 64                     // then some are left out
+	leftOut    = 8                      // so many; up to 32 times as many after several in vain
 )
 
 // rest is how long somebody has still to wait, who came then and would begin a group of that size now.
@@ -67,17 +67,22 @@ func (l *lingering) begins(callers, size int) {
 	l.begun, l.last, l.waited = time.Now(), size, false
 }
 
-// judge says what a wait was worth.
+// judge says what a wait was worth, and whether some are left out: for it was in vain, or to know again
+// what the rate is without.
 func (l *lingering) judge() {
 	if l.with.rate() < l.without.rate()/2 {
-		l.skip, l.vain, l.worth = skipInVain<<l.vain, min(l.vain+1, 5), 0
-		l.without = tally{} // it may have been another time's
+		l.leaveOut(leftOut << l.vain)
+		l.vain, l.worth = min(l.vain+1, 5), 0
 		return
 	}
 	if l.worth%waitsInRow == 0 {
-		l.skip = 2
+		l.leaveOut(leftOut)
 	}
 	l.vain, l.worth = 0, l.worth+1
+}
+
+func (l *lingering) leaveOut(waits int) {
+	l.skip, l.without = waits, tally{}
 }
 
 // tally is how many have come in which time; what was long ago counts for less.
