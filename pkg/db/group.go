@@ -10,19 +10,20 @@ import (
 
 // GroupCommit lets callers that come at the same time share a transaction, which costs about as
 // much for many as for one. While one is under way, those that come gather for the next. Soon behind
-// a small one, of a size up to 16, the first of the next lingers for others that are to be expected,
-// until they are more than that or its time is over. What comes one by one or rarely does not wait, nor
-// does what comes in crowds. It is safe for concurrent use.
+// a small one, of a size up to 16, the first of the next lingers for others: until it is a small one no
+// more, nearly as many callers are there as there have been at once lately, or its time is over. Who comes
+// alone does not wait, nor do those who come in crowds. It is safe for concurrent use.
 type GroupCommit[T any] struct {
 	most int
 	size func(T) int
 	run  func(context.Context, []T) error
 
 	mu      sync.Mutex
+	here    int // callers, of which some wait
 	running int // groups under way, or about to be
 	waiting []*member[T]
 	linger  lingering
-	crowd   chan struct{} // is closed when many wait for the one that lingers; nil if none does
+	enough  chan struct{} // is closed when nobody else is to be waited for; nil if none lingers
 }
 
 // member is one caller's part.
@@ -39,17 +40,17 @@ const overtakeAfter = 50 * time.Millisecond
 
 var (
 	errLead = errors.New("run the next group")
-	errLeft = errors.New("the context of another member of the group has ended")
+	errLeft = errors.New("the context of a member of the group has ended")
 	errDied = errors.New("the goroutine that ran the group has panicked")
 )
 
 // NewGroupCommit makes groups whose sizes add up to most, or that have one member. Nobody lingers for
 // longer than linger, which is below 50 ms and counted from when Do was called; if it is more than 2 ms,
-// only where that does not halve the rate at which callers come. run does the work of a group; its error
+// only where more than four callers have been there at once. run does the work of a group; its error
 // is every member's, so what becomes of them one by one it notes in the members. Its context ends with
 // that of any member.
 func NewGroupCommit[T any](linger time.Duration, most int, size func(T) int, run func(context.Context, []T) error) *GroupCommit[T] {
-	return &GroupCommit[T]{most: most, size: size, run: run, linger: lingering{most: linger}}
+	return &GroupCommit[T]{most: most, size: size, run: run, linger: newLingering(linger)}
 }
 
 // Do returns the error of a group that one was in. It blocks until that has run, or until ctx has
@@ -58,7 +59,10 @@ func (g *GroupCommit[T]) Do(ctx context.Context, one T) error {
 	came := time.Now()
 	for {
 		err := g.join(&member[T]{ctx: ctx, one: one, came: came, done: make(chan error, 1)})
-		if !errors.Is(err, errLeft) || ctx.Err() != nil {
+		if !errors.Is(err, errLeft) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}
@@ -66,11 +70,14 @@ func (g *GroupCommit[T]) Do(ctx context.Context, one T) error {
 
 func (g *GroupCommit[T]) join(m *member[T]) error {
 	g.mu.Lock()
+	g.here++
+	defer g.leave()
+	g.linger.come(g.here)
 	if g.running > 0 {
 		g.waiting = append(g.waiting, m)
-		if g.crowd != nil && g.sizeOf(g.waiting...) >= smallGroup {
-			close(g.crowd)
-			g.crowd = nil
+		if g.enough != nil && (g.sizeOf(g.waiting...) >= smallGroup || g.linger.enough(1+len(g.waiting))) {
+			close(g.enough)
+			g.enough = nil
 		}
 		g.mu.Unlock()
 		if err := g.await(m); !errors.Is(err, errLead) {
@@ -81,7 +88,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 		g.running++
 	}
 	defer g.next()
-	if rest := g.linger.rest(m.came, g.sizeOf(m)+g.sizeOf(g.waiting...)); rest > 0 {
+	if rest := g.linger.rest(m.came, 1+len(g.waiting), g.sizeOf(m)+g.sizeOf(g.waiting...)); rest > 0 {
 		g.lingers(m.ctx, rest)
 	}
 	if err := m.ctx.Err(); err != nil {
@@ -93,6 +100,12 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	return g.lead(group)
 }
 
+func (g *GroupCommit[T]) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.here--
+}
+
 func (g *GroupCommit[T]) sizeOf(all ...*member[T]) (n int) {
 	for _, m := range all {
 		n += g.size(m.one)
@@ -100,20 +113,20 @@ func (g *GroupCommit[T]) sizeOf(all ...*member[T]) (n int) {
 	return n
 }
 
-// lingers waits until many have come. The caller holds mu, which is free meanwhile.
+// lingers waits until enough have come. The caller holds mu, which is free meanwhile.
 func (g *GroupCommit[T]) lingers(ctx context.Context, d time.Duration) {
-	crowd := make(chan struct{})
-	g.crowd = crowd
+	enough := make(chan struct{})
+	g.enough = enough
 	g.mu.Unlock()
 	timer := time.NewTimer(d)
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-crowd:
+	case <-enough:
 	}
 	timer.Stop()
 	g.mu.Lock()
-	g.crowd = nil
+	g.enough = nil
 }
 
 // next lets the first of those that wait run a group, if nobody else does.
@@ -159,7 +172,7 @@ func (g *GroupCommit[T]) gather(first *member[T]) []*member[T] {
 		group = append(group, g.waiting[0])
 		g.waiting = g.waiting[1:]
 	}
-	g.linger.begins(len(group), n)
+	g.linger.begun, g.linger.last = time.Now(), n
 	return group
 }
 

@@ -62,6 +62,16 @@ func leavesAndStays(t *testing.T, wg *sync.WaitGroup, g *db.GroupCommit[int], le
 	synctest.Wait()
 }
 
+// atOnce has so many come at once, and waits for them: a group of one, and one of the others.
+func atOnce(t *testing.T, g *db.GroupCommit[int], n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range n {
+		busy(t, &wg, g)
+	}
+	wg.Wait()
+}
+
 // took is how long one takes.
 func took(t *testing.T, g *db.GroupCommit[int], one int) time.Duration {
 	t.Helper()
@@ -156,23 +166,35 @@ func TestGroupCommit(t *testing.T) {
 		})
 	})
 	for name, c := range map[string]struct {
-		last        int // the size of the group before
-		pause, size int // ms until the next one comes, and its size
-		took        int // ms, with the one of the group itself
+		alone       bool // nobody has been there at the same time as another one
+		last        int  // the size of the group before
+		others      int  // that come alone, after that
+		pause, size int  // ms until the next one comes, and its size
+		took        int  // ms, with the one of the group itself
 	}{
-		"behind one alone the next does not linger": {last: 1, size: 1, took: 1},
-		"behind two the next lingers":               {last: 2, size: 1, took: 3},
-		"behind the largest small group, too":       {last: 16, size: 1, took: 3},
-		"behind a crowd it does not":                {last: 17, size: 1, took: 1},
-		"nor long behind a small group":             {last: 2, pause: 20, size: 1, took: 1},
-		"nor if it is no small group itself":        {last: 2, size: 17, took: 1},
+		"where all come alone none lingers":   {alone: true, last: 2, size: 1, took: 1},
+		"behind a small group the next does":  {last: 1, size: 1, took: 3},
+		"behind the largest small group, too": {last: 16, size: 1, took: 3},
+		"behind a crowd it does not":          {last: 17, size: 1, took: 1},
+		"nor long behind a small group":       {last: 2, pause: 20, size: 1, took: 1},
+		"nor if it is no small group itself":  {last: 2, size: 17, took: 1},
+		"where two were long ago it does not": {last: 1, others: 200, size: 1, took: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var got groups
 				g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
+				var wg sync.WaitGroup
+				if !c.alone {
+					wg.Go(func() { _ = g.Do(t.Context(), 17) })
+					synctest.Wait()
+				}
 				_ = g.Do(t.Context(), c.last)
+				wg.Wait()
+				for range c.others { // one by one
+					_ = g.Do(t.Context(), 1)
+				}
 				_ = pause(t.Context(), time.Duration(c.pause)*time.Millisecond)
 				if took := took(t, g, c.size); took != time.Duration(c.took)*time.Millisecond {
 					t.Errorf("it took %v, want %d ms", took, c.took)
@@ -180,75 +202,66 @@ func TestGroupCommit(t *testing.T) {
 			})
 		})
 	}
-	t.Run("the more waits in a row are in vain, the rarer is the next", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var got groups
-			g := db.NewGroupCommit(5*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			var waited []int
-			for i := range 1000 {
-				if took(t, g, 2) > time.Millisecond {
-					waited = append(waited, i)
+	for name, c := range map[string]struct {
+		linger, atOnce, took int // ms, callers, ms
+	}{
+		"for two a short wait is worth it":           {2, 2, 3},
+		"for four a longer one is not":               {3, 4, 1},
+		"for five it is":                             {3, 5, 4},
+		"for many it is":                             {10, 9, 11},
+		"a wait that is none is no wait for anybody": {0, 9, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var got groups
+				g := db.NewGroupCommit(time.Duration(c.linger)*time.Millisecond, 20, itself, got.run)
+				atOnce(t, g, c.atOnce)
+				if took := took(t, g, 1); took != time.Duration(c.took)*time.Millisecond {
+					t.Errorf("it took %v, want %d ms", took, c.took)
 				}
-			}
-			// Of the first two nothing is known of the rate.
-			if diff := cmp.Diff([]int{2, 12, 30, 64, 130, 260, 518, 776}, waited); diff != "" {
-				t.Errorf("who waited (-want +got):\n%s", diff)
-			}
+			})
 		})
-	})
-	t.Run("a short wait is never in vain", func(t *testing.T) {
+	}
+	t.Run("one lingers until three quarters of as many are there as have been at once", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			_ = g.Do(t.Context(), 2)
-			for range 10 {
-				if took := took(t, g, 2); took != 3*time.Millisecond {
-					t.Errorf("it took %v", took)
-				}
-			}
-		})
-	})
-	t.Run("those that come while one lingers are in its group", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var got groups
-			g := db.NewGroupCommit(2*time.Millisecond, 20, func(n int) int { return n }, got.run)
-			_ = g.Do(t.Context(), 2)
+			g := db.NewGroupCommit(10*time.Millisecond, 20, itself, got.run)
+			atOnce(t, g, 8)
+			begun, n := time.Now(), len(got.all)
 			var wg sync.WaitGroup
-			for i := range 3 {
-				wg.Go(func() { _ = g.Do(t.Context(), 1+i) })
+			for range 6 {
+				wg.Go(func() { _ = g.Do(t.Context(), 1) })
+				_ = pause(t.Context(), time.Millisecond)
+			}
+			wg.Wait()
+			if len(got.all) != n+1 || len(got.all[n]) != 6 {
+				t.Errorf("groups: %v, want one more, of six", got.all)
+			}
+			if took := time.Since(begun); took != 6*time.Millisecond { // the sixth came after five
+				t.Errorf("it took %v", took)
+			}
+		})
+	})
+	t.Run("one lingers until it is a small one no more", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var got groups
+			g := db.NewGroupCommit(10*time.Millisecond, 40, itself, got.run)
+			atOnce(t, g, 30) // one, and then 29
+			_ = g.Do(t.Context(), 1)
+			begun, n := time.Now(), len(got.all)
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() { _ = g.Do(t.Context(), 1) })
 				synctest.Wait()
 			}
 			wg.Wait()
-			if diff := cmp.Diff([][]int{{2}, {1, 2, 3}}, got.all); diff != "" {
-				t.Errorf("groups (-want +got):\n%s", diff)
-			}
-		})
-	})
-	t.Run("one lingers until many have come", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var got groups
-			g := db.NewGroupCommit(2*time.Millisecond, 20, itself, got.run)
-			var wg sync.WaitGroup
-			busy(t, &wg, g)
-			begun := time.Now()
-			for i := range 2 {
-				wg.Go(func() { _ = g.Do(t.Context(), 1+i) })
-				synctest.Wait()
-			}
-			wg.Wait() // the second group was a small one
-			for i := range 17 {
-				wg.Go(func() { _ = g.Do(t.Context(), 3+i) })
-				synctest.Wait()
-			}
-			wg.Wait()
-			if len(got.all) != 3 || len(got.all[2]) != 17 {
+			if len(got.all) != n+2 || len(got.all[n]) != 17 {
 				t.Errorf("groups: %v", got.all)
 			}
-			if took := time.Since(begun); took != 3*time.Millisecond { // one for each group
+			if took := time.Since(begun); took != 2*time.Millisecond { // one for each group
 				t.Errorf("it took %v", took)
 			}
 		})
@@ -257,30 +270,43 @@ func TestGroupCommit(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(1500*time.Microsecond, 20, func(n int) int { return n }, got.run)
+			g := db.NewGroupCommit(1500*time.Microsecond, 20, itself, got.run)
+			atOnce(t, g, 3)
 			var wg sync.WaitGroup
-			wg.Go(func() { _ = g.Do(t.Context(), 2) }) // takes 1 ms
+			wg.Go(func() { _ = g.Do(t.Context(), 1) }) // lingers, and takes 1 ms
 			synctest.Wait()
+			_ = pause(t.Context(), 2*time.Millisecond)
 			begun := time.Now()
-			_ = g.Do(t.Context(), 2)
+			_ = g.Do(t.Context(), 2) // comes half a ms before that ends
 			if took := time.Since(begun); took != 2500*time.Microsecond {
 				t.Errorf("it took %v", took)
 			}
 			wg.Wait()
 		})
 	})
+	t.Run("who goes when his own context ends is told so", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := db.NewGroupCommit(0, 10, itself, func(ctx context.Context, _ []int) error { return pause(ctx, time.Second) })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if err := g.Do(ctx, 1); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+				t.Errorf("Do: %v, want the deadline's error", err)
+			}
+		})
+	})
 	t.Run("one that leaves before its group begins leaves the others alone", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var got groups
-			g := db.NewGroupCommit(time.Millisecond, 10, func(int) int { return 2 }, got.run)
-			_ = g.Do(t.Context(), 0)
+			g := db.NewGroupCommit(time.Millisecond, 10, itself, got.run)
+			atOnce(t, g, 3)
 			leaving, leave := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			leavesAndStays(t, &wg, g, leaving)
 			leave()
 			wg.Wait()
-			if diff := cmp.Diff([][]int{{0}, {2}}, got.all); diff != "" {
+			if diff := cmp.Diff([][]int{{0}, {0, 0}, {2}}, got.all); diff != "" {
 				t.Errorf("groups (-want +got):\n%s", diff)
 			}
 		})
