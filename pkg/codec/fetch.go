@@ -192,6 +192,7 @@ func (c *Codec) Recheck(ctx context.Context, value []byte, said string) (string,
 		return w.name, nil
 	}
 	c.mu.Lock()
+	c.stored = maps.Clone(c.stored) // Verify may be reading it
 	delete(c.stored, id)
 	c.use(id, now)
 	c.mu.Unlock()

@@ -3,6 +3,7 @@ package codec_test
 import (
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -10,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"example.com/keyline/pkg/codec"
@@ -293,4 +296,37 @@ func provision(t *testing.T, url string, subjects ...codec.Subject) {
 	if err := codec.Provision(t.Context(), codec.Config{URL: url}, subjects); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Both go over what the store has had.
+func TestCodec_Verify_beside_Recheck(t *testing.T) {
+	t.Parallel()
+	r, store := newRegistry(t), &memory{schemas: map[int]string{idV2: placedV2}}
+	const n = 100
+	for id := 100; id < 100+n; id++ { // what the store has of these IDs is another registry's
+		name := fmt.Sprintf("N%d", id)
+		schema := func(of string) string {
+			return fmt.Sprintf(`{"type": "record", "name": %q, "namespace": "test", "fields": [{"name": "id", "type": "string"}]}`, of)
+		}
+		store.schemas[id] = schema("Old" + name)
+		r.SeedSchema("s"+name, 1, id, sr.Schema{Schema: schema(name)})
+	}
+	c := newCodec(t, codec.Config{URL: r.URL(), Store: store}, placed{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 50 {
+			if err := c.Verify(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for id := 100; id < 100+n; id++ {
+			name := fmt.Sprintf("test.N%d", id)
+			if got, err := c.Recheck(t.Context(), frame(id, 2, 'a'), name); got != name || err != nil {
+				t.Error(got, err)
+			}
+		}
+	})
+	wg.Wait()
 }
