@@ -30,6 +30,9 @@ func TestSubjects(t *testing.T) {
 	subjects := schemas.Subjects()
 	var names []string
 	versions := 0
+	if len(subjects) != len(events) {
+		t.Fatalf("%d events, %d in this test's list: add the new one to events above, in the order of events.go", len(subjects), len(events))
+	}
 	for i, s := range subjects {
 		names = append(names, s.Name)
 		versions += len(s.Versions)

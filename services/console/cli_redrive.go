@@ -39,7 +39,8 @@ exit code is 0 if all are done by then. Where events were refused, failed again 
 		wait := set.Duration("wait", 5*time.Second, "with IDs or --key: so `long` for what becomes of them; 0: not at all")
 		return func(ctx context.Context, s *session, words []string) error {
 			ids, err := parseIDs(words)
-			filtered := *all || p.Filter != Filter{}
+			filtered, waits := *all || p.Filter != Filter{}, false
+			set.Visit(func(f *flag.Flag) { waits = waits || f.Name == "wait" })
 			switch {
 			case err != nil:
 				return err
@@ -51,6 +52,8 @@ exit code is 0 if all are done by then. Where events were refused, failed again 
 				return wrong("--rate must be 0 or more")
 			case *wait < 0:
 				return wrong("--wait must be 0 or more")
+			case waits && len(ids) == 0 && p.Filter.Key == "":
+				return wrong("--wait goes with IDs or --key").then("console waiting ls")
 			}
 			if *after != "" {
 				if p.After, err = ParseID(*after); err != nil {

@@ -216,6 +216,7 @@ func TestRun_misused(t *testing.T) {
 		{"ls with a limit for groups", []string{"waiting", "ls", "--limit", "2"}, []string{"next: console waiting ls --each --limit 2"}},
 		{"tail of less than nothing", []string{"tail", "--limit", "-1"}, []string{"--limit must be 1 or more"}},
 		{"redrive that waits less than nothing", []string{"redrive", "email/1", "--wait", "-1s"}, []string{"--wait must be 0 or more"}},
+		{"redrive of all that waits for what becomes of them", []string{"redrive", "--all", "--wait", "3s"}, []string{"--wait goes with IDs or --key"}},
 		{"replay of nothing", []string{"replay", "email", "orders", "--from", "1h", "--until", "2h"}, []string{"nothing lies between --from 1h and --until 2h"}},
 		{"replay of a partition from nowhere", []string{"replay", "email", "orders/3"}, []string{"orders/3@1200", "next: console replay email orders/3@0"}},
 		{"ls with a word", []string{"waiting", "ls", "email"}, []string{"flags only"}},

@@ -29,7 +29,7 @@ func freeze(path string, versions []version) (string, error) {
 	for _, v := range versions {
 		sum := fmt.Sprintf("%x", sha256.Sum256([]byte(v.text)))
 		if was, ok := frozen[v.file]; ok && was != sum {
-			return "", fmt.Errorf("%s was edited, but its checksum stands in versions.sum: a published version never changes; restore it and put the change into %s.v%d.avsc",
+			return "", fmt.Errorf("%s was edited, but its checksum stands in versions.sum: a published version never changes; restore it and put the change into %s.v%d.avsc; if it has not landed yet, take its line out of versions.sum instead",
 				v.file, v.event, last(versions, v.event)+1)
 		}
 		delete(frozen, v.file)
