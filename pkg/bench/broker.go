@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/keyline/pkg/embedded"
 	"example.com/keyline/pkg/kafka"
@@ -24,6 +26,7 @@ type broker struct {
 	admin  *kadm.Client
 	topics int // the number of the last one
 	groups int
+	cold   bool // a Java process that nobody may have used yet
 }
 
 // serveBroker is the other process: it says the address.
@@ -53,7 +56,7 @@ func (r *rig) startBroker() (*broker, error) {
 		r.closes = append(r.closes, func() error { return c.explain(c.end()) })
 		addr, pid = said, c.pid()
 	}
-	b := &broker{addr: addr}
+	b := &broker{addr: addr, cold: os.Getenv("KAFKA_BROKERS") != ""}
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DisableClientMetrics())
 	if err != nil {
 		return nil, err
@@ -62,6 +65,40 @@ func (r *rig) startBroker() (*broker, error) {
 	b.admin, r.broker = kadm.NewClient(client), b
 	r.accounts = append(r.accounts, account{"broker", pid})
 	return b, nil
+}
+
+// warmUp has a broker work for a while before anything is measured: one that has just been started
+// compiles itself meanwhile, and takes the processors from whoever comes first.
+func (r *rig) warmUp(ctx context.Context) error {
+	if r.broker == nil || !r.broker.cold {
+		return nil
+	}
+	r.broker.cold = false
+	return r.broker.onTopic(ctx, func(topic string) error {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(r.broker.addr), kgo.DisableClientMetrics(),
+			kgo.ConsumerGroup(r.broker.newGroup(topic)), kgo.ConsumeTopics(topic))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		group, ctx := errgroup.WithContext(ctx)
+		ctx, cancel := context.WithTimeout(ctx, r.plan.heat)
+		defer cancel()
+		group.Go(func() error { return poll(ctx, cl, func(kgo.FetchTopicPartition) {}) })
+		group.Go(func() error {
+			for n := 1; ctx.Err() == nil; n = (n + 37) % window { // as few as a shop's, as many as a backlog's
+				records := make([]*kgo.Record, n)
+				for i := range records {
+					records[i] = &kgo.Record{Topic: topic, Key: strconv.AppendInt(nil, int64(i), 10), Value: make([]byte, 200)}
+				}
+				if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return group.Wait()
+	})
 }
 
 // partitions of a topic of the benchmark, as many as the shop's topics have.

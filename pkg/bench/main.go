@@ -147,6 +147,9 @@ func (o options) measure(ctx context.Context, rig *rig) (rows []row, err error) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", part.name, err)
 		}
+		if err := rig.warmUp(ctx); err != nil {
+			return nil, fmt.Errorf("warm the broker up: %w", err)
+		}
 		for _, w := range works {
 			w.sides = chosen(w.sides, o.sides)
 			if !strings.HasPrefix(w.name, o.only) || len(w.sides) == 0 {
