@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -66,7 +65,7 @@ func (d *desk) outbox(w http.ResponseWriter, r *http.Request) {
 	for _, h := range held {
 		holds = append(holds, hold{h.Topic, event.KeyText(h.Key), h.Error, h.Since})
 	}
-	answer(w, map[string]any{"pending": all.Events, "oldest_age_seconds": all.Oldest.Seconds(), "held": holds})
+	service.WriteJSON(w, http.StatusOK, map[string]any{"pending": all.Events, "oldest_age_seconds": all.Oldest.Seconds(), "held": holds})
 }
 
 func (d *desk) partitions(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +73,7 @@ func (d *desk) partitions(w http.ResponseWriter, r *http.Request) {
 	if all == nil {
 		all = []kafka.Partition{}
 	}
-	answer(w, map[string]any{"group": d.app.cfg.Kafka.Group, "items": all})
+	service.WriteJSON(w, http.StatusOK, map[string]any{"group": d.app.cfg.Kafka.Group, "items": all})
 }
 
 // maxRequest bounds the body of an operator's request, in bytes.
@@ -104,7 +103,7 @@ func (d *desk) skip(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	answer(w, map[string]any{"dry_run": dry, "from": req.From, "to": req.To})
+	service.WriteJSON(w, http.StatusOK, map[string]any{"dry_run": dry, "from": req.From, "to": req.To})
 }
 
 // replayRequest asks for a part of a topic, and is answered with the next part of it.
@@ -167,7 +166,7 @@ func (d *desk) replay(w http.ResponseWriter, r *http.Request) {
 	if !dry && total.Queued > 0 {
 		d.app.Log.WarnContext(ctx, "events replayed by an operator", "topic", req.Topic, "from", req.From, "queued", total.Queued)
 	}
-	answer(w, map[string]any{
+	service.WriteJSON(w, http.StatusOK, map[string]any{
 		"dry_run": dry, "scanned": part.scanned, "matched": total.Matched, "queued": total.Queued, "refused": total.Refused,
 		"next": part.next, "until": part.until, "done": part.done, "unreadable": part.unreadable,
 	})
@@ -277,11 +276,4 @@ func refuse(w http.ResponseWriter, r *http.Request, err error) {
 func (d *desk) fail(w http.ResponseWriter, r *http.Request, err error, detail string) {
 	d.app.Log.ErrorContext(r.Context(), "operator's request failed", "path", r.URL.Path, "error", err)
 	service.WriteProblem(w, r, http.StatusServiceUnavailable, detail, "")
-}
-
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(v) // the client may be gone
 }

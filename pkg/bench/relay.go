@@ -75,7 +75,7 @@ func (f *filled) fill(ctx context.Context, n int) error {
 	for from := 0; from < n; from += window {
 		err := f.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error {
 			for range min(window, n-from) {
-				if err := f.out.AppendRaw(ctx, tx, f.story.next()); err != nil {
+				if err := f.out.AppendRaw(tx, f.story.next()); err != nil {
 					return err
 				}
 			}

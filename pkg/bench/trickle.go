@@ -198,7 +198,7 @@ func (d *outboxDuty) save(ctx context.Context, i int) error {
 		if err := tx.QueryRow(ctx, raiseVersion, string(m.key)).Scan(&version); err != nil {
 			return err
 		}
-		return d.out.AppendRaw(ctx, tx, m.record(d.story.topic, i, version))
+		return d.out.AppendRaw(tx, m.record(d.story.topic, i, version))
 	})
 }
 

@@ -24,7 +24,7 @@
 // schema say. twmb bounds counts by the bytes that are left, but grows a slice anew with
 // each block of an array, so that many small blocks cost the square of their number; and
 // types that take no bytes, or records nested without end, make each byte as expensive as
-// the schema likes. Decision: such schemas are refused when they are fetched (schema.go),
+// the schema likes. Decision: such schemas are refused when they are fetched (tree.go),
 // and a value that is long enough to be a bomb is walked first and its slices are added up
 // (walk.go). Cost: a second pass over values above some 300 bytes that have arrays.
 //

@@ -82,9 +82,5 @@ func (r *registry) objection(ctx context.Context, subject, text string) string {
 	if err != nil || judged.Is {
 		return ""
 	}
-	said := strings.Join(strings.Fields(strings.ToValidUTF8(strings.Join(judged.Messages, "; "), "")), " ")
-	if len(said) > 300 {
-		said = strings.ToValidUTF8(said[:300], "") + "…"
-	}
-	return strings.TrimSuffix("it is not compatible with the versions there: "+said, ": ")
+	return strings.TrimSuffix("it is not compatible with the versions there: "+line(strings.Join(judged.Messages, "; ")), ": ")
 }

@@ -167,9 +167,15 @@ func short(err error) error {
 	if !errors.As(err, &answer) {
 		return err
 	}
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(answer.Error(), "")), " ")
-	if len(text) > 200 {
-		text = strings.ToValidUTF8(text[:200], "") + "…"
+	return fmt.Errorf("the registry answered %d: %s", answer.StatusCode, line(answer.Error()))
+}
+
+// line makes text one line, and cuts it.
+func line(text string) string {
+	const most = 300 // bytes
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return fmt.Errorf("the registry answered %d: %s", answer.StatusCode, text)
+	return text
 }

@@ -42,14 +42,11 @@ func Bytes(scanned []byte, null bool) []byte {
 	return scanned
 }
 
-// ForUpdate is the clause that locks the rows a query returns until the end of the
-// transaction. It is empty on SQLite, whose transactions have the whole database.
-func (d *DB) ForUpdate() string { return d.dialect.lock(" for update") }
-
-// SkipLocked is ForUpdate that leaves out rows which others have locked.
+// SkipLocked is [Tx.ForUpdate] that leaves out rows which others have locked.
 func (d *DB) SkipLocked() string { return d.dialect.lock(" for update skip locked") }
 
-// ForUpdate is as [DB.ForUpdate].
+// ForUpdate is the clause that locks the rows a query returns until the end of the
+// transaction. It is empty on SQLite, whose transactions have the whole database.
 func (t *Tx) ForUpdate() string { return t.dialect.lock(" for update") }
 
 func (d dialect) lock(clause string) string {
@@ -295,14 +292,4 @@ func IsTrouble(err error) bool {
 		return true
 	}
 	return pg.Code == "25006"
-}
-
-// IsDuplicate reports whether a statement broke a unique constraint.
-func IsDuplicate(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code == "23505"
-	}
-	code := sqliteCode(err)
-	return code == 2067 || code == 1555 // unique, primary key
 }

@@ -33,32 +33,21 @@ var own embed.FS
 // in a transaction. On PostgreSQL several processes may run it at once: they wait for each
 // other. A SQLite file belongs to one process.
 func (d *DB) Migrate(ctx context.Context, sets ...Migrations) error {
-	if err := d.openFile(ctx); err != nil {
-		return err
-	}
 	if d.dialect == postgres {
 		unlock, err := d.base(ctx)
 		if err != nil {
 			return fmt.Errorf("prepare the database: %w", err)
 		}
 		defer unlock()
+	} else if err := d.write.PingContext(ctx); err != nil {
+		// Because of its folder or its owner: what a start most often fails by, and SQLite does not
+		// name the file.
+		return fmt.Errorf("DATABASE_URL: open %s: %w", d.file, err)
 	}
 	for _, set := range append([]Migrations{{"db", own}}, sets...) {
 		if err := d.migrate(ctx, set); err != nil {
 			return fmt.Errorf("migrate the tables of %s: %w", set.Owner, err)
 		}
-	}
-	return nil
-}
-
-// openFile finds out whether a SQLite file can be opened: that it cannot, because of its
-// folder or its owner, is what a start most often fails by, and SQLite does not name it.
-func (d *DB) openFile(ctx context.Context) error {
-	if d.dialect == postgres {
-		return nil
-	}
-	if err := d.write.PingContext(ctx); err != nil {
-		return fmt.Errorf("DATABASE_URL: open %s: %w", d.file, err)
 	}
 	return nil
 }

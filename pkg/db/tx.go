@@ -56,7 +56,7 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 
 // Once is [DB.InTx] without the repetition. fn's context ends after a minute, and what the
 // transaction has done by then is undone.
-func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) (err error) {
+func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, txTimeout)
 	defer cancel()
 	raw, err := d.begin(ctx)
@@ -64,12 +64,8 @@ func (d *DB) Once(ctx context.Context, fn func(ctx context.Context, tx *Tx) erro
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
 	tx := &Tx{tx: raw, dialect: d.dialect}
-	defer func() {
-		// On every way out but a commit: an error, a panic of fn, runtime.Goexit in a test.
-		if rollback := raw.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && err == nil {
-			err = rollback
-		}
-	}()
+	// On every way out but a commit: an error, a panic of fn, runtime.Goexit in a test.
+	defer func() { _ = raw.Rollback() }()
 	if err := fn(ctx, tx); err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package inbox
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,9 +55,6 @@ func (b *breaker) dies(typ string) bool {
 	if b.dead[typ] >= floodAfter {
 		return false
 	}
-	if b.dead == nil {
-		b.dead = map[string]int{}
-	}
 	b.dead[typ]++
 	return true
 }
@@ -75,13 +74,6 @@ func (b *breaker) worked(typ string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.dead, typ)
-}
-
-// isOpen reports whether events of the type wait for what they need.
-func (b *breaker) isOpen(typ string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.open[typ] != nil
 }
 
 // admits reports whether an event of the type may be tried, and whether that tells of an open
@@ -115,9 +107,6 @@ func (b *breaker) fail(typ string, flood bool, now time.Time) (opened bool) {
 }
 
 func (b *breaker) add(typ string) *circuit {
-	if b.open == nil {
-		b.open = map[string]*circuit{}
-	}
 	c := &circuit{pause: firstBackoff, wave: floodAfter}
 	b.open[typ] = c
 	return c
@@ -161,9 +150,6 @@ func (b *breaker) found(typ string, start bool, now time.Time) {
 	defer b.mu.Unlock()
 	if b.open[typ] == nil {
 		b.add(typ).next = now
-		if b.dead == nil {
-			b.dead = map[string]int{}
-		}
 		if start {
 			b.dead[typ] = floodAfter
 		}
@@ -204,12 +190,9 @@ func (b *breaker) giveUp(typ string, now time.Time) {
 	}
 }
 
-func (b *breaker) states() map[string]bool {
+// types are those whose circuits are open.
+func (b *breaker) types() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	states := map[string]bool{}
-	for typ := range b.open {
-		states[typ] = true
-	}
-	return states
+	return slices.Collect(maps.Keys(b.open))
 }

@@ -90,8 +90,9 @@ func TestHandleSlow_end_of_a_claim_that_was_taken_over_is_not_written(t *testing
 	taken, over := make(chan struct{}), make(chan struct{})
 	inbox.HandleSlow(r.Inbox, func(context.Context, event.Event[step]) (inbox.Done, error) {
 		calls.Add(1)
+		first := r.count(`select claim from waiting_key`)
 		r.until("the second one has taken the key", func() bool {
-			if _, err := r.db.Exec(t.Context(), `update waiting_key set due = 0`); err != nil { // the claim runs out
+			if _, err := r.db.Exec(t.Context(), `update waiting_key set due = 0 where claim = $1`, first); err != nil { // the claim runs out
 				t.Error(err)
 			}
 			select {

@@ -49,13 +49,13 @@ func (in *Inbox) endCleaning() { <-in.cleaning }
 // clean removes the inbox rows of records that can no longer be read and have been taken,
 // and raises the partition's mark in the same transaction: without the mark, a stopped
 // consumer that wakes up with an old batch would do everything again.
-func (in *Inbox) clean(ctx context.Context) (more bool, err error) {
+func (in *Inbox) clean(ctx context.Context) error {
 	if err := in.beginCleaning(ctx); err != nil {
-		return false, err
+		return err
 	}
 	defer in.endCleaning()
 	if err := in.keepTaken(ctx); err != nil {
-		return false, err
+		return err
 	}
 	in.mu.Lock()
 	todo := map[source]progress{}
@@ -68,7 +68,7 @@ func (in *Inbox) clean(ctx context.Context) (more bool, err error) {
 	for s, p := range todo {
 		to := min(p.logStart, p.next)
 		if err := in.cleanTo(ctx, s, to); err != nil {
-			return false, fmt.Errorf("clean the inbox: %w", err)
+			return fmt.Errorf("clean the inbox: %w", err)
 		}
 		in.mu.Lock()
 		p = in.progress[s]
@@ -76,7 +76,7 @@ func (in *Inbox) clean(ctx context.Context) (more bool, err error) {
 		in.progress[s] = p
 		in.mu.Unlock()
 	}
-	return false, nil
+	return nil
 }
 
 func (in *Inbox) cleanTo(ctx context.Context, s source, to int64) error {

@@ -61,5 +61,5 @@
 // whose rows are gone. Decision: rows leave when their highest position is below the
 // partition's log start and has been taken, in the transaction that raises the mark; a
 // record below the mark is skipped. Where an operator lets a partition go on in a log that was
-// cut below the mark, [Inbox.Rewind] lowers it. Cost: one read per batch.
+// cut below the mark, [Inbox.Rewind] lowers it. Cost: the marks are read with the waiting keys.
 package inbox

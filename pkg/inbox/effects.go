@@ -35,17 +35,11 @@ type effects struct {
 	closed bool
 	slots  int
 	bytes  int
-	held   map[*effect]*hold
-}
-
-// hold is a claim that is to be kept.
-type hold struct {
-	until time.Time // when the effect's time is over; zero before it has begun and once it has ended
-	kept  time.Time // when the claim was last known to hold
+	held   map[*effect]bool // those whose claims are to be kept
 }
 
 func newEffects(workers int) *effects {
-	return &effects{turns: make(chan struct{}, workers), held: map[*effect]*hold{}}
+	return &effects{turns: make(chan struct{}, workers), held: map[*effect]bool{}}
 }
 
 // open lets effects have slots, until ctx's parent stops.
@@ -108,7 +102,7 @@ func (e *effects) start(r *effect, run func(context.Context)) {
 func (e *effects) hold(r *effect) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.held[r] = &hold{kept: r.kept}
+	e.held[r] = true
 }
 
 func (e *effects) drop(r *effect) {
@@ -121,21 +115,18 @@ func (e *effects) drop(r *effect) {
 // before. A probe waits for nobody: what holds the others up may be of another type.
 func (e *effects) begin(ctx context.Context, r *effect, most time.Duration) bool {
 	if r.probe == nil {
-		parent, _ := ctx.Value(stopKey{}).(context.Context)
-		select {
-		case <-parent.Done():
+		if stopped(ctx) {
 			return false
-		default:
 		}
 		select {
-		case <-parent.Done():
+		case <-ctx.Value(stopKey{}).(context.Context).Done():
 			return false
 		case e.turns <- struct{}{}:
 		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.held[r].until = time.Now().Add(most)
+	r.until = time.Now().Add(most)
 	return true
 }
 
@@ -146,8 +137,8 @@ func (e *effects) end(r *effect) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if h := e.held[r]; time.Now().Before(h.until) {
-		h.until = time.Time{}
+	if time.Now().Before(r.until) {
+		r.until = time.Time{}
 	}
 }
 
@@ -155,15 +146,15 @@ func (e *effects) end(r *effect) {
 func (e *effects) keptAt(r *effect) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.held[r].kept
+	return r.kept
 }
 
 // holder is the effect that keeps a claim, if it is in this process's hands.
 func (e *effects) holder(c claimed) *effect {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for r, h := range e.held {
-		if r.claim == c.claim && r.claimed.topic == c.topic && bytes.Equal(r.claimed.key, c.key) && h.keeps(time.Now()) {
+	for r := range e.held {
+		if r.claim == c.claim && r.claimed.topic == c.topic && bytes.Equal(r.claimed.key, c.key) && r.keeps(time.Now()) {
 			return r
 		}
 	}
@@ -171,15 +162,15 @@ func (e *effects) holder(c claimed) *effect {
 }
 
 // keeps reports whether the claim is still to be kept.
-func (h *hold) keeps(now time.Time) bool { return h.until.IsZero() || !now.After(h.until) }
+func (r *effect) keeps(now time.Time) bool { return r.until.IsZero() || !now.After(r.until) }
 
 // claims are the effects whose claims are to be kept, by topic and key.
 func (e *effects) claims() map[string]map[string]*effect {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	all, now := map[string]map[string]*effect{}, time.Now()
-	for r, h := range e.held {
-		if !h.keeps(now) {
+	for r := range e.held {
+		if !r.keeps(now) {
 			continue
 		}
 		if all[r.topic] == nil {
@@ -194,9 +185,7 @@ func (e *effects) claims() map[string]map[string]*effect {
 func (e *effects) renewed(r *effect, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if h := e.held[r]; h != nil { // else it is over
-		h.kept = at
-	}
+	r.kept = at
 }
 
 // renew keeps the claims until ctx ends.

@@ -45,8 +45,7 @@ func (in *Inbox) lost(ctx context.Context, err error) bool {
 }
 
 // waves orders events so that many keys can be worked on with one statement: the first
-// event of every key, then the second, each wave by type. Only the order within a key
-// matters.
+// event of every key, then the second, and so on. Only the order within a key matters.
 func waves(items []*item) [][]*item {
 	seen := map[string]int{}
 	var waves [][]*item
@@ -111,7 +110,8 @@ func (t *taking) beginSlow(ctx context.Context, tx *db.Tx, items []*item) error 
 func (t *taking) one(ctx context.Context, tx *db.Tx, it *item) error {
 	ctx, span := t.span(ctx, it)
 	err := guard(func() error { return it.handler.one(ctx, tx, it.delivery(span)) })
-	t.spans.done(span, err)
+	span.done(err)
+	t.spans = append(t.spans, span)
 	return err
 }
 
@@ -123,8 +123,9 @@ func (t *taking) batch(ctx context.Context, tx *db.Tx, items []*item) error {
 		ds[i] = it.delivery(open[i])
 	}
 	err := guard(func() error { return items[0].handler.batch(ctx, tx, ds) })
-	for i := range items {
-		t.spans.done(open[i], err)
+	for _, span := range open {
+		span.done(err)
 	}
+	t.spans = append(t.spans, open...)
 	return err
 }

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -84,11 +85,11 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	if cfg.Attempts < 0 || cfg.MaxBackoff < 0 {
 		return nil, errors.New("RETRY_ATTEMPTS and RETRY_MAX_BACKOFF must not be negative")
 	}
-	cfg.Attempts = or(cfg.Attempts, 10)
-	cfg.MaxBackoff = or(cfg.MaxBackoff, time.Minute)
-	cfg.Claim = or(cfg.Claim, time.Minute)
-	cfg.Workers = or(cfg.Workers, 16)
-	cfg.Clean = or(cfg.Clean, time.Minute)
+	cfg.Attempts = cmp.Or(cfg.Attempts, 10)
+	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, time.Minute)
+	cfg.Claim = cmp.Or(cfg.Claim, time.Minute)
+	cfg.Workers = cmp.Or(cfg.Workers, 16)
+	cfg.Clean = cmp.Or(cfg.Clean, time.Minute)
 	if cfg.Tracer == nil {
 		cfg.Tracer = tracenoop.Tracer{}
 	}
@@ -98,36 +99,27 @@ func New(d *db.DB, c *codec.Codec, o *outbox.Outbox, cfg Config) (*Inbox, error)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := newMetrics(cfg.Meter)
+	m, err := newMetrics(cfg.Meter, cfg.Group)
 	if err != nil {
 		return nil, err
 	}
 	return &Inbox{
 		db: d, codec: c, outbox: o, cfg: cfg, metrics: m,
 		handlers: map[string]*handler{}, effects: newEffects(cfg.Workers), wake: make(chan struct{}, 1), runFor: runFor,
-		taking: map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{},
+		breaker: breaker{open: map[string]*circuit{}, dead: map[string]int{}},
+		taking:  map[topicKey]*db.GroupCommit[[]*item]{}, ending: map[string]*db.GroupCommit[*effect]{},
 		progress: map[source]progress{}, cleaning: make(chan struct{}, 1),
 	}, nil
-}
-
-func or[T comparable](v, instead T) T {
-	var zero T
-	if v == zero {
-		return instead
-	}
-	return v
 }
 
 // Policy is what a handler declares of itself when it is registered; it may declare several.
 type Policy int
 
 const (
-	// HoldKey keeps the event's key waiting behind a dead letter until an operator redrives
-	// or drops it. It is the default.
-	HoldKey Policy = iota
-	// SkipDead sets a dead letter aside and goes on with the key: for handlers whose effect
-	// later events of the key do not build on.
-	SkipDead
+	// SkipDead sets a dead letter aside and goes on with the key, which else waits until an
+	// operator redrives or drops it: for handlers whose effect later events of the key do not
+	// build on.
+	SkipDead Policy = iota
 	// Repeatable lets an operator run events again that are done, see [Inbox.Replay]: for
 	// handlers that may see an event twice, and after later events of its key.
 	Repeatable
@@ -135,7 +127,6 @@ const (
 
 // handler runs the events of one type. Exactly one of one, batch and slow is set.
 type handler struct {
-	typ        string
 	topic      string
 	skipDead   bool
 	repeatable bool
@@ -263,15 +254,15 @@ func HandleEffect[P event.Payload, B any](in *Inbox, e Effect[P, B], policy ...P
 
 func register[P event.Payload](in *Inbox, policy []Policy) *handler {
 	var zero P
-	h := &handler{typ: codec.FullName(zero.Schema()), topic: zero.Topic()}
-	h.skipDead, h.repeatable = slices.Contains(policy, SkipDead), slices.Contains(policy, Repeatable)
-	if _, twice := in.handlers[h.typ]; twice {
-		panic(fmt.Sprintf("inbox: %s has a handler already", h.typ))
+	typ := codec.FullName(zero.Schema())
+	if in.handlers[typ] != nil {
+		panic(fmt.Sprintf("inbox: %s has a handler already", typ))
 	}
+	h := &handler{topic: zero.Topic(), skipDead: slices.Contains(policy, SkipDead), repeatable: slices.Contains(policy, Repeatable)}
 	h.decode = func(ctx context.Context, value []byte) (any, error) {
 		return codec.Decode[P](ctx, in.codec, value)
 	}
-	in.handlers[h.typ] = h
+	in.handlers[typ] = h
 	return h
 }
 

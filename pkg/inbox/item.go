@@ -38,8 +38,7 @@ type letter struct {
 	setAside      bool
 }
 
-// errNoKey and errNoValue make a record undecodable that is no event of ours whatever its
-// bytes say.
+// Each of these makes a record undecodable that is no event of ours whatever its bytes say.
 var (
 	errNoKey   = fmt.Errorf("%w: the record has no key", codec.ErrUndecodable)
 	errNoValue = fmt.Errorf("%w: the record has no value", codec.ErrUndecodable)
@@ -135,7 +134,7 @@ func (it *item) keyBytes() []byte {
 func (it *item) delivery(span *processSpan) delivery {
 	m := it.meta
 	m.Attempt = it.attempts + 1
-	m.Trace = span.context()
+	m.Trace = span.sc
 	return delivery{meta: m, data: it.data}
 }
 

@@ -31,8 +31,8 @@ type metrics struct {
 	waiting    metric.Int64ObservableGauge
 	oldest     metric.Float64ObservableGauge
 	circuit    metric.Int64ObservableGauge
-	meter      metric.Meter
 	labels     labels
+	group      string
 }
 
 // labels are sets of attributes that were made before: making one costs more than counting with
@@ -43,7 +43,7 @@ type labels struct {
 }
 
 // labelled names a set; what it has not is empty.
-type labelled struct{ group, topic, typ, outcome string }
+type labelled struct{ topic, typ, outcome string }
 
 // attributes are one set, as counters and as histograms take it.
 type attributes struct {
@@ -70,24 +70,24 @@ func (l *labels) of(key labelled, attrs func() []attribute.KeyValue) attributes 
 }
 
 // process are the attributes of a topic that the semantic conventions of messaging name.
-func (m *metrics) process(group, topic string) attributes {
-	return m.labels.of(labelled{group: group, topic: topic, outcome: "process"}, func() []attribute.KeyValue {
+func (m *metrics) process(topic string) attributes {
+	return m.labels.of(labelled{topic: topic, outcome: "process"}, func() []attribute.KeyValue {
 		return []attribute.KeyValue{
 			attribute.String("messaging.system", "kafka"), attribute.String("messaging.operation.name", "process"),
-			attribute.String("messaging.destination.name", topic), attribute.String("messaging.consumer.group.name", group),
+			attribute.String("messaging.destination.name", topic), attribute.String("messaging.consumer.group.name", m.group),
 		}
 	})
 }
 
 // topic are the attributes of a topic in our own words.
-func (m *metrics) topic(group, topic string) attributes {
-	return m.labels.of(labelled{group: group, topic: topic}, func() []attribute.KeyValue {
-		return []attribute.KeyValue{attribute.String("group", group), attribute.String("topic", topic)}
+func (m *metrics) topic(topic string) attributes {
+	return m.labels.of(labelled{topic: topic}, func() []attribute.KeyValue {
+		return []attribute.KeyValue{attribute.String("group", m.group), attribute.String("topic", topic)}
 	})
 }
 
-func newMetrics(meter metric.Meter) (*metrics, error) {
-	m := &metrics{meter: meter}
+func newMetrics(meter metric.Meter, group string) (*metrics, error) {
+	m := &metrics{group: group}
 	var errs [9]error
 	seconds := metric.WithUnit("s")
 	buckets := metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -108,34 +108,34 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) handled(ctx context.Context, group string, it *item, outcome string) {
+func (m *metrics) handled(ctx context.Context, it *item, outcome string) {
 	typ := it.meta.Type
 	if it.handler == nil {
 		typ = "other" // a foreign producer must not make labels
 	}
-	m.events.Add(ctx, 1, m.labels.of(labelled{group, it.Topic, typ, outcome}, func() []attribute.KeyValue {
+	m.events.Add(ctx, 1, m.labels.of(labelled{it.Topic, typ, outcome}, func() []attribute.KeyValue {
 		return []attribute.KeyValue{
-			attribute.String("group", group), attribute.String("topic", it.Topic), attribute.String("type", typ), attribute.String("outcome", outcome),
+			attribute.String("group", m.group), attribute.String("topic", it.Topic), attribute.String("type", typ), attribute.String("outcome", outcome),
 		}
 	}).add...)
 }
 
-func (m *metrics) dead(ctx context.Context, group string, it *item, reason string) {
-	m.letters.Add(ctx, 1, metric.WithAttributes(attribute.String("group", group), attribute.String("topic", it.Topic), attribute.String("reason", reason)))
+func (m *metrics) dead(ctx context.Context, it *item, reason string) {
+	m.letters.Add(ctx, 1, metric.WithAttributes(attribute.String("group", m.group), attribute.String("topic", it.Topic), attribute.String("reason", reason)))
 }
 
 // attempt counts one attempt whose outcome is committed.
 func (in *Inbox) attempt(ctx context.Context, s *processSpan) {
 	m, it := in.metrics, s.item
 	s.finish()
-	m.duration.Record(ctx, s.end.Sub(s.start).Seconds(), m.process(in.cfg.Group, it.Topic).record...)
+	m.duration.Record(ctx, s.end.Sub(s.start).Seconds(), m.process(it.Topic).record...)
 	if s.err != nil {
 		return // counted by what becomes of the event
 	}
 	in.breaker.worked(it.meta.Type)
-	m.handled(ctx, in.cfg.Group, it, outcomeDone)
+	m.handled(ctx, it, outcomeDone)
 	if age := s.end.Sub(it.meta.Time); age > 0 {
-		m.age.Record(ctx, age.Seconds(), m.topic(in.cfg.Group, it.Topic).record...)
+		m.age.Record(ctx, age.Seconds(), m.topic(it.Topic).record...)
 	}
 }
 
@@ -145,24 +145,20 @@ func (in *Inbox) failed(ctx context.Context, it *item, v *verdict) {
 	switch v.state {
 	case retrying:
 		outcome = outcomeRetry
-		in.metrics.retries.Add(ctx, 1, in.metrics.topic(in.cfg.Group, it.Topic).add...)
+		in.metrics.retries.Add(ctx, 1, in.metrics.topic(it.Topic).add...)
 	case unavailable:
 		outcome = outcomeWaits
 	}
-	in.metrics.handled(ctx, in.cfg.Group, it, outcome)
+	in.metrics.handled(ctx, it, outcome)
 }
 
 // observe registers the gauges, which ask the database when they are read.
 func (in *Inbox) observe() (unregister func(), err error) {
 	m := in.metrics
-	reg, err := m.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+	reg, err := in.cfg.Meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		group := attribute.String("group", in.cfg.Group)
-		for typ, open := range in.breaker.states() {
-			value := int64(0)
-			if open {
-				value = 1
-			}
-			o.ObserveInt64(m.circuit, value, metric.WithAttributes(group, attribute.String("type", typ)))
+		for _, typ := range in.breaker.types() {
+			o.ObserveInt64(m.circuit, 1, metric.WithAttributes(group, attribute.String("type", typ)))
 		}
 		type count struct {
 			topic, state string

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/keyline/pkg/db"
+	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
 )
@@ -135,7 +136,7 @@ func TestSize_of_an_inbox_row(t *testing.T) {
 	inbox.Handle(r.Inbox, func(context.Context, *db.Tx, event.Event[step]) error { return nil })
 	const rows = 10_000
 	size := func() (bytes int) {
-		if r.db.ForUpdate() != "" { // PostgreSQL
+		if dbtest.Postgres() {
 			return r.count(`select pg_total_relation_size('inbox')`)
 		}
 		return r.count(`select page_count * page_size from pragma_page_count(), pragma_page_size()`)

@@ -49,17 +49,17 @@ func (in *Inbox) shelve(ctx context.Context, tx *db.Tx, it *item) error {
 }
 
 // probe tries one event of a type whose circuit is open.
-func (in *Inbox) probe(ctx context.Context) (more bool, err error) {
+func (in *Inbox) probe(ctx context.Context) error {
 	typ, due := in.breaker.probe(time.Now())
 	if !due {
-		return false, nil
+		return nil
 	}
-	defer in.breaker.giveUp(typ, time.Now()) // does nothing once the probe has an outcome
+	defer func() { in.breaker.giveUp(typ, time.Now()) }() // does nothing once the probe has an outcome
 	worked, err := in.runOne(ctx, `state = 'unavailable' and type = $2 order by due`, &typ, typ)
 	if err == nil && !worked {
 		in.breaker.close(typ)
 	}
-	return false, err
+	return err
 }
 
 // resume lets keys go on that waited for what a type needs: all, or a wave of them.
@@ -92,12 +92,12 @@ func (in *Inbox) resume(ctx context.Context, typ string) {
 
 // findUnavailable opens the circuits of what waits in the database, put there by another
 // process or an earlier one, so that this one probes too.
-func (in *Inbox) findUnavailable(ctx context.Context) (more bool, err error) {
+func (in *Inbox) findUnavailable(ctx context.Context) error {
 	rows, err := in.db.Query(ctx, `select distinct type from waiting_key where group_name = $1 and state = 'unavailable'`, in.cfg.Group)
 	types, err := db.Collect(rows, err, func(r *sql.Rows, s *string) error { return r.Scan(s) })
 	for _, typ := range types {
 		in.breaker.found(typ, !in.looked, time.Now())
 	}
 	in.looked = in.looked || err == nil
-	return false, err
+	return err
 }

@@ -18,11 +18,10 @@ import (
 // queued is an event that a transaction puts into the tables of waiting.
 type queued struct {
 	*item
-	state    state    // of its key
-	behind   bool     // the key waits already
-	verdict  *verdict // of the attempt that failed, if there was one
-	setAside bool
-	claim    int64 // its key's, if it follows the transaction
+	state   state    // of its key
+	behind  bool     // the key waits already
+	verdict *verdict // of the attempt that failed, if there was one
+	claim   int64    // its key's, if it follows the transaction
 }
 
 // enqueue writes the keys, then the events, then the copies of dead letters. The caller
@@ -40,7 +39,6 @@ func (in *Inbox) enqueue(ctx context.Context, tx *db.Tx, queue []queued) error {
 	for _, q := range queue {
 		if q.verdict != nil {
 			q.record(q.verdict, now)
-			q.item.setAside = q.setAside
 			if err := in.copyDead(ctx, tx, q.item, q.verdict); err != nil {
 				return err
 			}
@@ -299,13 +297,13 @@ func (in *Inbox) copyDead(ctx context.Context, tx *db.Tx, it *item, v *verdict) 
 	}
 	headers := append(append(make([]event.Header, 0, len(it.Headers)+len(add)), it.Headers...), add...)
 	letter := event.Record{Topic: DeadLetterTopic(it.Topic, in.cfg.Group), Key: it.Key, Value: it.Value, Headers: headers}
-	err := in.outbox.AppendRaw(ctx, tx, letter)
+	err := in.outbox.AppendRaw(tx, letter)
 	if errors.Is(err, outbox.ErrTooLarge) {
 		in.cfg.Log.WarnContext(ctx, "dead letter too large for a copy", "topic", it.Topic, "partition", it.Partition, "offset", it.Offset)
 		err = nil
 	}
 	tx.AfterCommit(func() {
-		in.metrics.dead(ctx, in.cfg.Group, it, v.reason)
+		in.metrics.dead(ctx, it, v.reason)
 		in.cfg.Log.ErrorContext(ctx, "dead letter", "topic", it.Topic, "partition", it.Partition, "offset", it.Offset,
 			"key", short(it.meta.Subject), "type", it.meta.Type, "event_id", it.meta.ID, "reason", v.reason, "attempts", it.attempts, "error", it.lastError)
 	})

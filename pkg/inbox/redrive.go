@@ -88,7 +88,7 @@ func (in *Inbox) redrive(ctx context.Context, tx *db.Tx, id int64, force bool) (
 	if err != nil {
 		return 0, fmt.Errorf("redrive: %w", err)
 	}
-	if t.state == unavailable || in.breaker.isOpen(t.meta.Type) {
+	if _, open := in.breaker.admits(t.meta.Type); open || t.state == unavailable {
 		return id, in.probeNext(ctx, tx, t.item)
 	}
 	return id, in.next(ctx, tx, t.Topic, t.keyBytes())
@@ -115,7 +115,7 @@ func (in *Inbox) requeue(ctx context.Context, tx *db.Tx, it *item) (now int64, e
 	if err := in.takeAway(ctx, tx, it.seq); err != nil {
 		return 0, err
 	}
-	it.attempts, it.reason = 0, ""
+	it.attempts, it.reason, it.setAside = 0, "", false
 	it.redrives++
 	// Whether the key waits is not looked at: its row is made, or locked as it is. One that was
 	// only seen may be gone by now.

@@ -16,10 +16,13 @@ type effect struct {
 	*item
 	claimed
 	begun  any            // what the handler's begin has made of it, and then what its do has left to write
-	kept   time.Time      // when its claim was last known to hold
 	ran    []*processSpan // of the key's events before it, whose effects have worked and whose ends it writes
 	behind []*item        // the key's next events, as they are stored, which may follow at once
 	bytes  int            // of all of them, while it has a slot
+
+	// Under effects.mu once it is held.
+	kept  time.Time // when its claim was last known to hold
+	until time.Time // when its time is over; zero before it has begun and once it has ended
 
 	failure error // of the effect
 	span    *processSpan

@@ -99,8 +99,7 @@ func merge(merged map[Group]*Group, one Group) {
 	}
 	all := merged[cause]
 	if all == nil {
-		all = &Group{}
-		*all = cause
+		all = new(cause)
 		all.Oldest, all.Example = one.Oldest, one.Example
 		merged[cause] = all
 	}

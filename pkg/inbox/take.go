@@ -37,7 +37,7 @@ func (in *Inbox) Process(ctx context.Context, b event.Batch) error {
 			return err // it.err may be the end of ctx, not the record's fault
 		}
 		if it.ignored() {
-			in.metrics.handled(ctx, in.cfg.Group, it, outcomeIgnored)
+			in.metrics.handled(ctx, it, outcomeIgnored)
 			continue
 		}
 		items = append(items, it)
@@ -147,7 +147,7 @@ type taking struct {
 	queue   []queued          // what goes into the queues
 	died    map[string]int    // dead letters that were counted, by type
 	slow    map[*item]*effect // those that follow the transaction; their keys are claimed
-	spans   spans
+	spans   []*processSpan    // the attempts
 }
 
 func (t *taking) run(ctx context.Context, tx *db.Tx) error {
@@ -243,17 +243,15 @@ func (t *taking) fail(it *item, err error) {
 		t.park(queued{item: it, behind: true})
 		return
 	}
-	typ := it.meta.Type
 	v := t.judge(it, err)
 	if v.floods() {
-		t.died[typ]++
+		t.died[it.meta.Type]++
 	}
 	if v.state == unavailable {
 		t.unreachable(context.Background(), it.meta.Type, &v)
 	}
-	q := queued{item: it, state: v.state, verdict: &v}
-	q.setAside = v.setAside
-	t.park(q)
+	it.setAside = v.setAside
+	t.park(queued{item: it, state: v.state, verdict: &v})
 }
 
 // report tells the traces and metrics what was committed.
@@ -273,7 +271,7 @@ func (t *taking) report(ctx context.Context) {
 				t.reached(ctx, q.item, q.verdict)
 			}
 		} else {
-			t.metrics.handled(ctx, t.cfg.Group, q.item, outcomeWaits)
+			t.metrics.handled(ctx, q.item, outcomeWaits)
 		}
 	}
 }

@@ -21,8 +21,6 @@ type processSpan struct {
 	err        error
 }
 
-func (s *processSpan) context() trace.SpanContext { return s.sc }
-
 // span starts the span of an attempt, as a child of the producer's span and linked to it; a
 // redriven event starts a new trace that is linked to the old one. Where the producer's
 // trace is not sampled there is no span, only its context to carry on, because that must
@@ -81,12 +79,4 @@ func errorType(err error) string {
 		}
 		err = wrapped.Unwrap()
 	}
-}
-
-// spans are the attempts of one transaction.
-type spans []*processSpan
-
-func (s *spans) done(span *processSpan, err error) {
-	span.done(err)
-	*s = append(*s, span)
 }

@@ -15,7 +15,7 @@ const (
 	scoutEvery  = 50 * time.Millisecond // how often due keys are looked for
 	probeEvery  = time.Second           // how often unavailable keys are looked for
 	finishFor   = 10                    // attempts at writing the end of a slow effect
-	leavePause  = 4                     // attempts after which a pause is as long as that of an event without a handler
+	leavePause  = 4                     // an event without a handler waits for as long as after so many failures
 	keepTimeout = 2 * time.Second
 	probers     = 4 // probes at a time, of different types: a slow one must not hold up the others
 )
@@ -38,7 +38,7 @@ func (in *Inbox) Run(ctx context.Context) error {
 			select { // not at once: the scout wakes one, who wakes the next if there is work
 			case <-ctx.Done():
 			case <-in.wake:
-				in.repeat(ctx, in.work, in.wake, 0)
+				in.repeat(ctx, in.workAll, in.wake, 0)
 			}
 		})
 	}
@@ -75,60 +75,62 @@ func (in *Inbox) Wake() {
 	}
 }
 
-// repeat calls step until ctx ends: again at once while there is more to do, else when
-// woken or after a pause. What a step has begun is not cut off by the end of ctx.
-func (in *Inbox) repeat(ctx context.Context, step func(context.Context) (more bool, err error), wake <-chan struct{}, pause time.Duration) {
+// repeat calls step until ctx ends, when woken or after a pause. What a step has begun is not cut
+// off by the end of ctx.
+func (in *Inbox) repeat(ctx context.Context, step func(context.Context) error, wake <-chan struct{}, pause time.Duration) {
 	failures, reported := 0, ""
 	for ctx.Err() == nil {
-		more, err := step(stopping(ctx))
-		switch {
-		case err != nil:
+		if err := step(stopping(ctx)); err != nil {
 			failures++
 			if text := err.Error(); text != reported {
 				reported = text
 				in.cfg.Log.WarnContext(ctx, "inbox waits for the database", "error", err)
 			}
 			wait(ctx, in.backoff(min(failures, 6)))
-		case more:
-			failures, reported = 0, ""
-		default:
-			failures, reported = 0, ""
-			var timer <-chan time.Time
-			if pause > 0 {
-				timer = time.After(pause)
-			}
-			select {
-			case <-ctx.Done():
-			case <-wake:
-			case <-timer:
-			}
+			continue
+		}
+		failures, reported = 0, ""
+		var timer <-chan time.Time
+		if pause > 0 {
+			timer = time.After(pause)
+		}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-timer:
 		}
 	}
 }
 
 // scout wakes a worker when a key is due.
-func (in *Inbox) scout(ctx context.Context) (bool, error) {
+func (in *Inbox) scout(ctx context.Context) error {
 	var due bool
 	err := in.db.QueryRow(ctx, `select exists (select 1 from waiting_key
 		where group_name = $1 and state in ('retrying', 'running') and due <= now_micros())`, in.cfg.Group).Scan(&due)
 	if due {
 		in.Wake()
 	}
-	return false, err
+	return err
 }
 
 // mendDue lets keys go on whose due time lies further ahead than any pause or claim does: a
 // clock that has jumped since has written it, and they would wait for the jump's length.
-func (in *Inbox) mendDue(ctx context.Context) (bool, error) {
+func (in *Inbox) mendDue(ctx context.Context) error {
 	longest := max(in.cfg.MaxBackoff, in.lease()) + time.Minute
 	_, err := in.db.Exec(ctx, `update waiting_key set due = now_micros() where group_name = $1 and state in ('retrying', 'running') and due > now_micros() + $2`,
 		in.cfg.Group, longest.Microseconds())
-	return false, err
+	return err
 }
 
-// work runs the first event of a key that is due.
-func (in *Inbox) work(ctx context.Context) (worked bool, err error) {
-	return in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
+// workAll runs the first events of keys that are due, one after the other.
+func (in *Inbox) workAll(ctx context.Context) error {
+	for !stopped(ctx) {
+		worked, err := in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
+		if err != nil || !worked {
+			return err
+		}
+	}
+	return nil
 }
 
 // runOne picks a key by a condition, locks it, and runs its first event: in this transaction,

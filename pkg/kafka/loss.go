@@ -23,36 +23,26 @@ type fault struct {
 }
 
 func faultOf(err error) fault {
-	f := kindOf(err)
-	f.err = err
-	return f
-}
-
-func kindOf(err error) fault {
+	_, loss := errors.AsType[*kgo.ErrDataLoss](err)
 	switch {
-	case isError[*kgo.ErrDataLoss](err):
+	case loss:
 		// The client would go on at the new end of the log.
-		return fault{reason: "data_loss", final: true}
+		return fault{"data_loss", true, err}
 	case errors.Is(err, errBackwards):
-		return fault{reason: "offset_backwards", final: true}
+		return fault{"offset_backwards", true, err}
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		// Final also where the position lies behind the end: once the log has grown past
 		// it, the broker would accept it, and what came before would be skipped.
-		return fault{reason: "offset_out_of_range", final: true}
+		return fault{"offset_out_of_range", true, err}
 	case errors.Is(err, kgo.ErrMaxDecompress):
-		return fault{reason: "batch_too_large", final: true}
+		return fault{"batch_too_large", true, err}
 	case errors.Is(err, kerr.UnknownTopicID):
 		// The client never takes up a recreated topic, so trying again skips nothing.
-		return fault{reason: recreated}
+		return fault{recreated, false, err}
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fault{reason: "forbidden"}
+		return fault{"forbidden", false, err}
 	}
-	return fault{reason: "fetch_failed"}
-}
-
-func isError[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
+	return fault{"fetch_failed", false, err}
 }
 
 // fetchFailed handles an error of a poll. The client hands out only those that it does not
@@ -68,7 +58,7 @@ func (c *Consumer) fetchFailed(topic string, id int32, err error) {
 		return
 	}
 	if f := faultOf(err); p.fail(f) {
-		c.tasks.Go(func() { c.report(p, f, err) })
+		c.tasks.Go(func() { c.report(p, f) })
 	}
 }
 
@@ -107,12 +97,12 @@ func (p *partition) retry() {
 
 // report says what happened to a partition, with the range that is lost as far as the brokers
 // tell it, and what to do. It asks them, and so is not for the polling goroutine.
-func (c *Consumer) report(p *partition, f fault, err error) {
+func (c *Consumer) report(p *partition, f fault) {
 	ctx, cancel := context.WithTimeout(c.work, 5*time.Second)
 	defer cancel()
 	position := p.position()
 	start, end := p.bounds(ctx)
-	attrs := []any{"reason", f.reason, "error", err, "position", position, "log_start", start, "log_end", end}
+	attrs := []any{"reason", f.reason, "error", f.err, "position", position, "log_start", start, "log_end", end}
 	look := fmt.Sprintf("look: console skip; go on where it says: console skip %s/%s/%d --yes", c.cfg.Group, p.topic, p.id)
 	if !f.final {
 		if f.reason == recreated {

@@ -13,7 +13,6 @@ import (
 // consumerMetrics are the instruments of one consumer. Their labels are groups, topics,
 // partitions and a few fixed words.
 type consumerMetrics struct {
-	meter metric.Meter
 	group attribute.KeyValue
 
 	lagRecords, stopped metric.Int64ObservableGauge
@@ -24,7 +23,7 @@ type consumerMetrics struct {
 }
 
 func newConsumerMetrics(meter metric.Meter, group string) (*consumerMetrics, error) {
-	m := &consumerMetrics{meter: meter, group: attribute.String("group", group)}
+	m := &consumerMetrics{group: attribute.String("group", group)}
 	var errs [6]error
 	m.lagRecords, errs[0] = meter.Int64ObservableGauge("consumer_lag_records",
 		metric.WithDescription("Records of an owned partition that are not done yet."))
@@ -44,7 +43,7 @@ func newConsumerMetrics(meter metric.Meter, group string) (*consumerMetrics, err
 // observeLag begins to report the state of the owned partitions, until stop is called.
 func (c *Consumer) observeLag() (stop func() error, err error) {
 	m := c.metrics
-	r, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	r, err := c.cfg.Meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		now := time.Now()
 		for _, p := range c.owned() {
 			where := metric.WithAttributes(m.group, attribute.String("topic", p.topic), attribute.String("partition", strconv.Itoa(int(p.id))))

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Drift is a difference between a topic as it is declared and as the brokers have it.
@@ -23,19 +21,12 @@ type Drift struct {
 
 // Plan tells what Provision would change, and what it would refuse, and changes nothing.
 func Plan(ctx context.Context, cfg Config, topics []Topic) ([]Drift, error) {
-	opts, err := cfg.withDefaults().clientOpts(kgo.MetadataMinAge(10 * time.Millisecond))
+	r, err := NewReader(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	cl, err := kgo.NewClient(opts...)
-	if err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
-	}
-	defer cl.Close()
-	if err := cl.Ping(ctx); err != nil {
-		return nil, fmt.Errorf("no broker answers at %v: %w", cfg.Brokers, err)
-	}
-	drifts, err := plan(ctx, kadm.NewClient(cl), topics)
+	defer r.Close()
+	drifts, err := plan(ctx, r.admin, topics)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}

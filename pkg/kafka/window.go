@@ -41,7 +41,6 @@ func (g *gate) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.D
 
 // window is the records of one Publish on their way.
 type window struct {
-	records  []event.Record
 	slots    []slot
 	finished sync.WaitGroup // records that were sent, but neither acknowledged nor failed
 	spoiled  bool           // the client has failed a record, or is closed
@@ -61,7 +60,7 @@ type slot struct {
 }
 
 func newWindow(records []event.Record) *window {
-	w := &window{records: records, slots: make([]slot, len(records))}
+	w := &window{slots: make([]slot, len(records))}
 	for i := range w.slots {
 		s, r := &w.slots[i], &records[i]
 		s.Context, s.w, s.of = context.Background(), w, r
@@ -70,8 +69,7 @@ func newWindow(records []event.Record) *window {
 	return w
 }
 
-// publish returns when every record is acknowledged or has failed for good. known are the
-// topics that the client has looked up, and it adds to them.
+// publish returns when every record is acknowledged or has failed for good.
 //
 // A topic that the client does not know is looked up in the background, and its records get
 // their places there, out of the gate's reach. So its first record goes alone; when it is
@@ -208,11 +206,11 @@ func (w *window) fail(err error, which func(*slot) bool) {
 func (w *window) result() []error {
 	var errs []error
 	for i := range w.slots {
-		if err := w.slots[i].err; err != nil {
+		if s := &w.slots[i]; s.err != nil {
 			if errs == nil {
 				errs = make([]error, len(w.slots))
 			}
-			errs[i] = publishError(w.records[i].Topic, err)
+			errs[i] = publishError(s.rec.Topic, s.err)
 		}
 	}
 	return errs

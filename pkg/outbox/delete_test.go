@@ -269,3 +269,60 @@ func TestRelay_looks_again_behind_what_nobody_woke_it_for(t *testing.T) {
 	eventually(t, "all are published", func() bool { return len(w.keys()) >= 3 })
 	published(t, &w, first(3)...)
 }
+
+// A deletion may take so long that another relay is on duty when it is over.
+func TestRelay_publishes_nothing_behind_a_deletion_that_has_outlasted_its_lease(t *testing.T) {
+	t.Parallel()
+	var slow atomic.Bool
+	var looked atomic.Int64 // for the lease
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	url := dbtest.URL(t)
+	open := func(wrap func(driver.Connector) driver.Connector) *db.DB {
+		d, err := db.Open(db.Config{URL: url, Wrap: wrap})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	here, there := open(dbtest.Breaks{Statement: func(q string, _ []driver.NamedValue, _ bool) error {
+		switch {
+		case strings.HasPrefix(q, "delete from outbox ") && slow.CompareAndSwap(true, false):
+			close(begun)
+			<-goOn
+		case strings.HasPrefix(q, "update outbox_lease set owner"):
+			looked.Add(1)
+		}
+		return nil
+	}}.Wrap), open(nil)
+	if err := here.Migrate(t.Context(), outbox.Migrations, tables); err != nil {
+		t.Fatal(err)
+	}
+	c := newCodec(t, here)
+	tune := outbox.Tuning{Lease: 200 * time.Millisecond, Idle: time.Millisecond, SweepEvery: time.Millisecond}
+	one, other := outbox.New(here, c, outbox.Config{Source: "/test"}).Tune(tune), outbox.New(there, c, outbox.Config{Source: "/test"}).Tune(tune)
+	var w, onDuty wire
+	start(t, one, &w)
+	put(t, there, other, each(1, "first")...)
+	eventually(t, "the first one is deleted", func() bool { return pending(t, other) == 0 })
+	slow.Store(true)
+	put(t, there, other, each(1, "second")...)
+	<-begun
+	published, publish := make(chan struct{}, 10), make(chan struct{})
+	onDuty.set(func([]event.Record) []error {
+		published <- struct{}{}
+		<-publish
+		return nil
+	})
+	put(t, there, other, each(1, "third")...)
+	start(t, other, &onDuty)
+	<-published // it is on duty, and has not deleted anything
+	before := looked.Load()
+	close(goOn)
+	eventually(t, "the first one has looked for the lease", func() bool { return looked.Load() > before })
+	close(publish)
+	eventually(t, "none is left", func() bool { return pending(t, other) == 0 })
+	if got := w.keys(); len(got) != 2 {
+		t.Errorf("the one that is not on duty has published %v, want the first and the second", got)
+	}
+}

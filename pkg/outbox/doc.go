@@ -18,7 +18,8 @@
 // key row order is commit order; the relay reads all visible rows in ID order, and deletes
 // what was acknowledged, fifty rows or those of 50 ms at a time; the windows in between leave
 // them out one by one. Cost: deletes, which keep the table small, and for which the next window
-// waits; a crash publishes once more what is still to be deleted.
+// waits; a crash, or another relay that takes over while a window waits for the brokers, publishes once
+// more what is still to be deleted.
 //
 // # Why one window at a time
 //

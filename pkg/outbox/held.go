@@ -234,7 +234,7 @@ func (o *Outbox) observe() (unregister func(), err error) {
 		return nil, err
 	}
 	reg, err := o.cfg.Meter.RegisterCallback(func(ctx context.Context, obs metric.Observer) error {
-		all, _, err := o.Stats(ctx)
+		all, err := o.backlog(ctx, "", nil)
 		if err != nil {
 			return err
 		}

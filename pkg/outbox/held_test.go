@@ -22,7 +22,7 @@ func put(tb testing.TB, d *db.DB, o *outbox.Outbox, records ...event.Record) {
 	tb.Helper()
 	err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error {
 		for _, r := range records {
-			if err := o.AppendRaw(ctx, tx, r); err != nil {
+			if err := o.AppendRaw(tx, r); err != nil {
 				return err
 			}
 		}
@@ -288,7 +288,7 @@ func TestRelay_holds_back_a_key_in_its_topic_only(t *testing.T) {
 		return errs
 	}}
 	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-		return o.AppendRaw(ctx, tx, event.Record{Topic: "letters", Key: []byte("a")})
+		return o.AppendRaw(tx, event.Record{Topic: "letters", Key: []byte("a")})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +299,7 @@ func TestRelay_holds_back_a_key_in_its_topic_only(t *testing.T) {
 		return err == nil && len(held) == 1 && string(held[0].Key) == "a"
 	})
 	err = d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error {
-		return o.AppendRaw(ctx, tx, event.Record{Topic: "orders", Key: []byte("a")})
+		return o.AppendRaw(tx, event.Record{Topic: "orders", Key: []byte("a")})
 	})
 	if err != nil {
 		t.Fatal(err)

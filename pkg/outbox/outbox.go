@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"crypto/rand"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -68,7 +69,7 @@ func New(d *db.DB, c *codec.Codec, cfg Config) *Outbox {
 	if cfg.Meter == nil {
 		cfg.Meter = noop.Meter{}
 	}
-	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: newOwner(),
+	return &Outbox{db: d, codec: c, cfg: cfg, wake: make(chan struct{}, 1), owner: rand.Text(),
 		window: 1000, patience: 10 * time.Second, lease: 3 * time.Second, idle: 20 * time.Millisecond, retry: 200 * time.Millisecond,
 		sweepEvery: 50 * time.Millisecond}
 }
@@ -106,7 +107,7 @@ func (o *Outbox) Append(ctx context.Context, tx *db.Tx, version int64, cause eve
 
 // AppendRaw saves a record whose key, value and headers are published as they are, such as
 // a dead letter. Above [MaxEvent] it fails with [ErrTooLarge].
-func (o *Outbox) AppendRaw(_ context.Context, tx *db.Tx, r event.Record) error {
+func (o *Outbox) AppendRaw(tx *db.Tx, r event.Record) error {
 	return o.pending(tx).add(row{topic: r.Topic, key: r.Key, value: r.Value, headers: r.Headers})
 }
 
@@ -193,7 +194,7 @@ type Backlog struct {
 
 // Stats says what waits to be published: all of it, and what of it flows, which leaves out what
 // the relay holds back because the brokers refuse it. The latter is no sign of too much load. What has
-// been published counts for another 50 ms.
+// been published counts for another 50 ms, or as long as a window waits for the brokers.
 func (o *Outbox) Stats(ctx context.Context) (all, flowing Backlog, err error) {
 	held, err := o.Held(ctx)
 	if err != nil {

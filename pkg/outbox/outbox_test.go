@@ -301,12 +301,12 @@ func TestRelay_holds_back_what_cannot_be_published_and_nothing_else(t *testing.T
 		}}
 		err := d.InTx(context.Background(), func(ctx context.Context, tx *db.Tx) error {
 			for i := range 30 {
-				if err := o.AppendRaw(ctx, tx, event.Record{Topic: "missing", Key: []byte{byte(i)}}); err != nil {
+				if err := o.AppendRaw(tx, event.Record{Topic: "missing", Key: []byte{byte(i)}}); err != nil {
 					return err
 				}
 			}
-			err := o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: nil, Value: nil})
-			return errors.Join(err, o.AppendRaw(ctx, tx, event.Record{Topic: "there", Key: []byte{}, Value: []byte{}}))
+			err := o.AppendRaw(tx, event.Record{Topic: "there", Key: nil, Value: nil})
+			return errors.Join(err, o.AppendRaw(tx, event.Record{Topic: "there", Key: []byte{}, Value: []byte{}}))
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -553,7 +553,7 @@ func TestAppendRaw_counts_what_headers_take(t *testing.T) {
 	for i := range r.Headers {
 		r.Headers[i].Key = "h"
 	}
-	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error { return o.AppendRaw(ctx, tx, r) })
+	err := d.InTx(t.Context(), func(ctx context.Context, tx *db.Tx) error { return o.AppendRaw(tx, r) })
 	if !errors.Is(err, outbox.ErrTooLarge) {
 		t.Errorf("AppendRaw = %v, want ErrTooLarge: no batch would hold it", err)
 	}

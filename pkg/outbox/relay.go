@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -52,7 +51,7 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 			}
 			if err != nil || !mine {
 				r.report(ctx, "relay waits for the database", err)
-				o.wait(ctx, min(max(o.idle, o.lease/10), lookForLease))
+				pause(ctx, min(max(o.idle, o.lease/10), lookForLease), o.wake)
 				continue
 			}
 			renewed, r.changed = time.Now(), false
@@ -62,9 +61,9 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		r.woken = false
 		switch {
 		case err != nil:
-			o.wait(ctx, 10*o.idle)
+			pause(ctx, 10*o.idle, o.wake)
 		case !more:
-			r.woken = o.wait(ctx, o.idle)
+			r.woken = pause(ctx, o.idle, o.wake)
 		}
 	}
 	return nil
@@ -78,10 +77,6 @@ func (o *Outbox) Wake() {
 	}
 }
 
-func (o *Outbox) wait(ctx context.Context, d time.Duration) (woken bool) {
-	return pause(ctx, d, o.wake)
-}
-
 func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) (woken bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -93,8 +88,6 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) (woken bo
 	}
 	return false
 }
-
-func newOwner() string { return rand.Text() }
 
 // relay is the state of one call of Relay.
 type relay struct {
@@ -133,10 +126,8 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	if len(r.gone.ids) >= fewRows || time.Since(r.swept) > r.sweepEvery {
-		if err := r.sweep(ctx); err != nil {
-			return false, err
-		}
+	if n := len(r.gone.ids); n >= fewRows || n > 0 && time.Since(r.swept) > r.sweepEvery {
+		return true, r.sweep(ctx) // which may have outlasted the lease
 	}
 	where, args := without(r.db, r.held.all())
 	if len(r.gone.ids) > 0 {
