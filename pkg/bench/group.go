@@ -18,6 +18,8 @@ type group struct {
 	keys    int
 	calm    time.Duration // how long every key has to have gone on after an upset before the next one
 	members []*groupMember
+	// committed are the numbers whose effects a database has; nil where none does.
+	committed func(context.Context) ([]int, error)
 
 	mu       sync.Mutex
 	seen     []sighting
@@ -133,9 +135,33 @@ func (g *group) settled(ctx context.Context, since time.Time, members int) error
 	})
 }
 
-// handled waits until so many records have been.
-func (g *group) handled(ctx context.Context, n int) error {
-	return g.until(ctx, fmt.Sprintf("not all of %d records are handled", n), func() bool { return g.distinct == n })
+// handled waits until so many records have been. A member that was killed at a time may have committed
+// what it could not tell any more.
+func (g *group) handled(ctx context.Context, n int, killed int64) error {
+	told, cancel := ctx, context.CancelFunc(func() {})
+	if g.committed != nil {
+		told, cancel = context.WithTimeout(ctx, 10*time.Second)
+	}
+	defer cancel()
+	err := g.until(told, fmt.Sprintf("not all of %d records are handled", n), func() bool { return g.distinct == n })
+	if err == nil || g.committed == nil {
+		return err
+	}
+	numbers, failed := g.committed(ctx)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, number := range numbers {
+		if number >= len(g.known) || !g.known[number] {
+			g.seen, g.distinct = append(g.seen, sighting{number, killed}), g.distinct+1
+		}
+	}
+	if g.distinct != n {
+		return err
+	}
+	return nil
 }
 
 func (g *group) until(ctx context.Context, what string, done func() bool) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -63,11 +64,15 @@ func (u *upsetting) side(role string, heartbeat time.Duration, effects bool) run
 		return u.broker.onTopic(ctx, func(topic string) error {
 			told := memberTold{Broker: u.broker.addr, Group: u.broker.newGroup(topic), Topic: topic, Registry: u.registry, Heartbeat: heartbeat}
 			if !effects {
-				return u.upset(ctx, role, told, w)
+				return u.upset(ctx, role, told, nil, w)
 			}
 			return u.onTables(ctx, func(url string, d *db.DB) error {
 				told.Database = url
-				if err := u.upset(ctx, role, told, w); err != nil {
+				committed := func(ctx context.Context) ([]int, error) {
+					rows, err := d.Query(ctx, `select distinct number from effect`)
+					return db.Collect(rows, err, func(r *sql.Rows, n *int) error { return r.Scan(n) })
+				}
+				if err := u.upset(ctx, role, told, committed, w); err != nil {
 					return err
 				}
 				var again float64
@@ -80,8 +85,8 @@ func (u *upsetting) side(role string, heartbeat time.Duration, effects bool) run
 }
 
 // upset tells what the upsets did.
-func (u *upsetting) upset(ctx context.Context, role string, told memberTold, w *watch) error {
-	g := &group{role: role, told: told, last: map[int]int64{}, keys: u.keys, calm: u.plan.calm}
+func (u *upsetting) upset(ctx context.Context, role string, told memberTold, committed func(context.Context) ([]int, error), w *watch) error {
+	g := &group{role: role, told: told, committed: committed, last: map[int]int64{}, keys: u.keys, calm: u.plan.calm}
 	w.start()
 	sent, begins, err := u.run(ctx, g)
 	if err := errors.Join(err, g.endAll()); err != nil {
@@ -140,7 +145,7 @@ func (u *upsetting) run(ctx context.Context, g *group) (sent []int64, begins []i
 	enough()
 	r := <-produced
 	if err = errors.Join(err, r.err); err == nil {
-		err = g.handled(ctx, len(r.sent))
+		err = g.handled(ctx, len(r.sent), begins[len(begins)-1])
 	}
 	return r.sent, begins, err
 }
