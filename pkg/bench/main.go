@@ -32,9 +32,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/keyline/pkg/service"
 )
 
 func main() {
+	service.CollectLess() // all sides, as our services do
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "one short round, nothing saved")
 	flag.IntVar(&o.rounds, "rounds", whole.rounds, "rounds of each piece of work, at most: what takes long has fewer")

@@ -1,6 +1,9 @@
 package service
 
 import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"testing"
 	"weak"
@@ -17,4 +20,37 @@ func TestGiveBack(t *testing.T) {
 		t.Error("a buffer in a pool is still there")
 	}
 	pool.Get()
+}
+
+// Not parallel: it is about the whole process.
+func TestCollectLess(t *testing.T) {
+	goal := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	for _, tc := range []struct {
+		name, gogc, limit string
+		percent           int
+		spare             uint64 // what may be allocated between two collections at least
+	}{
+		{"as Go does where GOGC says so", "100", "", 100, 0},
+		{"in proportion where the memory is bounded", "", "512MiB", 400, 0},
+		{"a few dozen MB everywhere else", "", "", 100, 24 << 20},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("GOGC", tc.gogc)
+			t.Setenv("GOMEMLIMIT", tc.limit)
+			before := debug.SetGCPercent(100)
+			t.Cleanup(func() {
+				debug.SetGCPercent(before)
+				ballast = nil
+			})
+			CollectLess()
+			runtime.GC()
+			metrics.Read(goal)
+			if spare := goal[0].Value.Uint64() - goal[1].Value.Uint64(); spare < tc.spare || tc.spare == 0 && ballast != nil {
+				t.Errorf("%d MiB may be allocated between two collections, the ballast has %d MiB", spare>>20, len(ballast)>>20)
+			}
+			if percent := debug.SetGCPercent(100); percent != tc.percent {
+				t.Errorf("GOGC is %d", percent)
+			}
+		})
+	}
 }
