@@ -3,6 +3,19 @@
 
 kafka_version=4.2.1
 kafka_pid=
+kafka_logs=
+
+# kafka_room: sets $kafka_logs to a new folder for the broker's logs, in memory where there is room.
+# A broker leaves what it writes to the kernel, which puts half a minute of it on the disk in one
+# go; as long as that takes, some 200 ms, Postgres cannot commit if it has the same disk.
+kafka_room() {
+	free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
+	if [ "${free:-0}" -ge 8388608 ] && kafka_logs=$(mktemp -d /dev/shm/keyline-kafka.XXXXXX 2>/dev/null); then
+		return
+	fi
+	kafka_logs=$work/kafka
+	mkdir "$kafka_logs"
+}
 
 # kafka_cached: sets $jars to the folder of the broker's jars, and says whether it is there.
 kafka_cached() {
@@ -40,12 +53,12 @@ kafka_start() {
 	# shellcheck disable=SC2046 # two words are wanted
 	set -- $(free_ports 2)
 	kafka_addr=127.0.0.1:$1
-	mkdir "$work/kafka"
+	kafka_room
 	cat "$rig/server.properties" - >"$work/kafka.properties" <<-END
 		listeners=PLAINTEXT://$kafka_addr,CONTROLLER://127.0.0.1:$2
 		advertised.listeners=PLAINTEXT://$kafka_addr
 		controller.quorum.voters=1@127.0.0.1:$2
-		log.dirs=$work/kafka
+		log.dirs=$kafka_logs
 	END
 	(kafka_java kafka.tools.StorageTool format -t keyline-real-broker-00 -c "$work/kafka.properties") \
 		>"$work/kafka.log" 2>&1 || {
@@ -75,14 +88,17 @@ kafka_wait() {
 
 # kafka_stop: at once if it does not stop by itself within 15 seconds.
 kafka_stop() {
-	[ -n "$kafka_pid" ] || return 0
-	kill "$kafka_pid" 2>/dev/null
-	tries=75
-	while kill -0 "$kafka_pid" 2>/dev/null && [ "$tries" -gt 0 ]; do
-		tries=$((tries - 1))
-		sleep 0.2
-	done
-	kill -9 "$kafka_pid" 2>/dev/null
-	wait "$kafka_pid" 2>/dev/null
-	kafka_pid=
+	if [ -n "$kafka_pid" ]; then
+		kill "$kafka_pid" 2>/dev/null
+		tries=75
+		while kill -0 "$kafka_pid" 2>/dev/null && [ "$tries" -gt 0 ]; do
+			tries=$((tries - 1))
+			sleep 0.2
+		done
+		kill -9 "$kafka_pid" 2>/dev/null
+		wait "$kafka_pid" 2>/dev/null
+		kafka_pid=
+	fi
+	[ -z "$kafka_logs" ] || rm -rf "$kafka_logs"
+	kafka_logs=
 }
