@@ -9,8 +9,9 @@ kafka_logs=
 # A broker leaves what it writes to the kernel, which puts half a minute of it on the disk in one
 # go; as long as that takes, some 200 ms, Postgres cannot commit if it has the same disk.
 kafka_room() {
-	free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
-	if [ "${free:-0}" -ge 8388608 ] && kafka_logs=$(mktemp -d /dev/shm/keyline-kafka.XXXXXX 2>/dev/null); then
+	room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
+	free=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo 2>/dev/null)
+	if [ "${room:-0}" -ge 4194304 ] && [ "${free:-0}" -ge 8388608 ] && kafka_logs=$(mktemp -d /dev/shm/keyline-kafka.XXXXXX 2>/dev/null); then
 		return
 	fi
 	kafka_logs=$work/kafka

@@ -40,6 +40,6 @@
 // Decision: those who come while one is under way share the next one ([GroupCommit]). Soon behind a
 // small group the next one lingers for others, 1 to 10 ms at most, as its user says; alone, one is as fast
 // as before, and callers who come back at once when they have their answers are faster. Cost: that wait,
-// by which callers who come back at random within it get fewer answers, by a third at worst; and what
+// by which callers who come back at random within it get fewer answers, by some 40 % at worst; and what
 // fails for one is run again for all of a group, one by one.
 package db

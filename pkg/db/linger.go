@@ -40,7 +40,10 @@ func newLingering(most time.Duration) lingering {
 // come notes that so many callers are there.
 func (l *lingering) come(callers int) {
 	if now := time.Now(); now.Sub(l.since) > lately {
-		l.since, l.now, l.before = now, 0, l.now
+		if l.before = l.now; now.Sub(l.since) > 2*lately {
+			l.before = 0
+		}
+		l.since, l.now = now, 0
 	}
 	l.now = max(l.now, callers)
 }

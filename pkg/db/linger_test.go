@@ -88,22 +88,23 @@ func TestGroupCommit_callers_who_wait_for_their_answers(t *testing.T) {
 		think       thinks
 		percent     int // of the calls without waits, at least
 	}{
-		"one":                          {10 * ms, 2 * ms, thinks{quick}, 97},
-		"two":                          {10 * ms, 2 * ms, thinks{quick, quick}, 97},
-		"two, one of whom is slower":   {10 * ms, 2 * ms, thinks{quick, slow}, 97},
-		"four out of step":             {10 * ms, 2 * ms, slices.Repeat(thinks{mixed}, 4), 95},
-		"eight":                        {10 * ms, 2 * ms, slices.Repeat(thinks{quick}, 8), 125},
-		"eight, and groups are slow":   {10 * ms, 5 * ms, slices.Repeat(thinks{quick}, 8), 130},
-		"eight who come back late":     {10 * ms, 5 * ms, slices.Repeat(thinks{slow}, 8), 70},
-		"six, and two slower ones":     {10 * ms, 2 * ms, append(slices.Repeat(thinks{quick}, 6), slow, slow), 125},
-		"sixteen":                      {10 * ms, 4 * ms, slices.Repeat(thinks{quick}, 16), 130},
-		"sixteen out of step":          {10 * ms, 4 * ms, slices.Repeat(thinks{mixed}, 16), 88},
-		"a crowd":                      {10 * ms, 2 * ms, slices.Repeat(thinks{quick}, 32), 95},
-		"a crowd out of step":          {10 * ms, 2 * ms, slices.Repeat(thinks{mixed}, 32), 88},
-		"three and a short wait":       {2 * ms, 2 * ms, slices.Repeat(thinks{quick}, 3), 150},
-		"three late and a short wait":  {2 * ms, 2 * ms, slices.Repeat(thinks{slow}, 3), 90},
-		"eight and a shorter wait":     {ms, ms, slices.Repeat(thinks{quick}, 8), 90},
-		"eight out of step, and short": {ms, ms, slices.Repeat(thinks{mixed}, 8), 90},
+		"one":                           {10 * ms, 2 * ms, thinks{quick}, 97},
+		"two":                           {10 * ms, 2 * ms, thinks{quick, quick}, 97},
+		"two, one of whom is slower":    {10 * ms, 2 * ms, thinks{quick, slow}, 97},
+		"four out of step":              {10 * ms, 2 * ms, slices.Repeat(thinks{mixed}, 4), 95},
+		"eight":                         {10 * ms, 2 * ms, slices.Repeat(thinks{quick}, 8), 125},
+		"eight, and groups are slow":    {10 * ms, 5 * ms, slices.Repeat(thinks{quick}, 8), 130},
+		"eight who come back late":      {10 * ms, 5 * ms, slices.Repeat(thinks{slow}, 8), 70},
+		"sixteen when the wait is over": {10 * ms, 2 * ms, slices.Repeat(thinks{between(8*ms, 10*ms)}, 16), 60},
+		"six, and two slower ones":      {10 * ms, 2 * ms, append(slices.Repeat(thinks{quick}, 6), slow, slow), 125},
+		"sixteen":                       {10 * ms, 4 * ms, slices.Repeat(thinks{quick}, 16), 130},
+		"sixteen out of step":           {10 * ms, 4 * ms, slices.Repeat(thinks{mixed}, 16), 88},
+		"a crowd":                       {10 * ms, 2 * ms, slices.Repeat(thinks{quick}, 32), 95},
+		"a crowd out of step":           {10 * ms, 2 * ms, slices.Repeat(thinks{mixed}, 32), 88},
+		"three and a short wait":        {2 * ms, 2 * ms, slices.Repeat(thinks{quick}, 3), 150},
+		"three late and a short wait":   {2 * ms, 2 * ms, slices.Repeat(thinks{slow}, 3), 90},
+		"eight and a shorter wait":      {ms, ms, slices.Repeat(thinks{quick}, 8), 90},
+		"eight out of step, and short":  {ms, ms, slices.Repeat(thinks{mixed}, 8), 90},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,6 +140,27 @@ func TestGroupCommit_at_a_rate_groups_are_fewer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nor does anybody wait for those who were there before a pause.
+func TestGroupCommit_who_was_there_before_a_pause_is_forgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCallers(10 * time.Millisecond)
+		var crowd sync.WaitGroup
+		for range 9 {
+			crowd.Go(func() { c.come(t.Context()) })
+		}
+		crowd.Wait()
+		_ = pause(t.Context(), time.Hour)
+		c.took = nil
+		for range 10 {
+			c.come(t.Context())
+		}
+		if longest := slices.Max(c.took); longest > 2*time.Millisecond {
+			t.Errorf("one took %v", longest)
+		}
+	})
 }
 
 // Some groups later nobody waits any more for callers who are gone.

@@ -1,6 +1,7 @@
 package inbox_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
 	"encoding/binary"
@@ -47,6 +48,51 @@ func snapping(t *testing.T) (d *db.DB, snap *atomic.Bool) {
 		t.Fatal(err)
 	}
 	return d, snap
+}
+
+// Failures of the database between keys that work do not add up, until the worker rests for seconds.
+func TestRun_forgets_a_failure_of_the_database_once_it_has_worked(t *testing.T) {
+	t.Parallel()
+	const keys = 12
+	var picks atomic.Int64
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
+		Statement: func(q string, _ []driver.NamedValue, _ bool) error {
+			if !strings.Contains(q, "due <= now_micros() order by due limit 1") {
+				return nil
+			}
+			if n := picks.Add(1); n%2 == 0 && n < 2*keys {
+				return errors.New("the disk is slow")
+			}
+			return nil
+		},
+	}.Wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
+		t.Fatal(err)
+	}
+	var book bytes.Buffer
+	r := newRigOn(t, d, inbox.Config{Workers: 1, Log: slog.New(slog.NewTextHandler(&book, nil))}).handlers()
+	for i := range keys {
+		agg := fmt.Sprintf("a%d-", i)
+		r.setFail(agg+"1", errors.New("not now"))
+		r.steps(agg, 1, 1)
+	}
+	r.poll(0)
+	for i := range keys {
+		r.setFail(fmt.Sprintf("a%d-1", i), nil)
+	}
+	if _, err := d.Exec(t.Context(), `update waiting_key set due = 0`); err != nil {
+		t.Fatal(err)
+	}
+	stop := r.run()
+	r.until("all are done", func() bool { return r.count(`select count(*) from waiting_event`) == 0 })
+	stop()
+	if strings.Contains(book.String(), "inbox waits") || picks.Load() < 2*keys-1 {
+		t.Errorf("after %d picks, the log has\n%s", picks.Load(), book.String())
+	}
 }
 
 // A handler that loses its transaction, by taking longer than the database lets it, must not

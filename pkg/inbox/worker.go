@@ -122,11 +122,16 @@ func (in *Inbox) mendDue(ctx context.Context) error {
 	return err
 }
 
-// workAll runs the first events of keys that are due, one after the other.
+// workAll runs the first events of keys that are due, one after the other. A failure behind one that
+// has worked counts when it comes again: else those that come now and then would add up.
 func (in *Inbox) workAll(ctx context.Context) error {
-	for !stopped(ctx) {
-		worked, err := in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
-		if err != nil || !worked {
+	for worked := false; !stopped(ctx); worked = true {
+		more, err := in.runOne(ctx, `state in ('retrying', 'running') and due <= now_micros() order by due`, nil)
+		if err != nil && worked {
+			in.Wake()
+			return nil
+		}
+		if err != nil || !more {
 			return err
 		}
 	}

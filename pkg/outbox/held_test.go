@@ -306,3 +306,48 @@ func TestRelay_holds_back_a_key_in_its_topic_only(t *testing.T) {
 	}
 	eventually(t, "the order's event is published", func() bool { return len(w.keys()) == 1 })
 }
+
+// A probe may take so long that another relay is on duty when it is over.
+func TestRelay_publishes_nothing_behind_a_probe_that_has_outlasted_its_lease(t *testing.T) {
+	t.Parallel()
+	d, c := open(t)
+	o := outbox.New(d, c, outbox.Config{Source: "/test"}).Tune(outbox.Tuning{Lease: 200 * time.Millisecond, Idle: time.Millisecond})
+	missing := refuse(func(r event.Record) error {
+		if r.Topic == "missing" {
+			return fmt.Errorf("unknown: %w", event.ErrTopic)
+		}
+		return nil
+	})
+	w := &wire{fault: missing}
+	put(t, d, o, event.Record{Topic: "missing", Key: []byte("a")})
+	start(t, o, w)
+	held(t, o, "the topic is held back", func(all []outbox.Held) bool { return len(all) == 1 })
+	begun, goOn, onDuty := make(chan struct{}), make(chan struct{}), make(chan string, 1)
+	var probes atomic.Int64
+	w.set(func(window []event.Record) []error {
+		switch {
+		case window[0].Topic != "missing":
+			var owner string
+			if err := d.QueryRow(t.Context(), `select owner from outbox_lease`).Scan(&owner); err != nil {
+				owner = err.Error()
+			}
+			onDuty <- owner
+		case probes.Add(1) == 1:
+			close(begun)
+			<-goOn
+		}
+		return missing(window)
+	})
+	<-begun
+	if _, err := d.Exec(t.Context(), `update outbox_lease set owner = 'another', until = now_micros() + 100000`); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, o, each(1, "third")...)
+	eventually(t, "the lease has run out", func() (over bool) {
+		return d.QueryRow(t.Context(), `select until < now_micros() from outbox_lease`).Scan(&over) == nil && over
+	})
+	close(goOn)
+	if owner := <-onDuty; owner == "another" {
+		t.Error("it has published while another one was on duty")
+	}
+}

@@ -58,7 +58,6 @@ func (o *Outbox) Relay(ctx context.Context, pub Publisher) error {
 		}
 		more, err := r.step(ctx)
 		r.report(ctx, "relay waits for the database", err)
-		r.woken = false
 		switch {
 		case err != nil:
 			pause(ctx, 10*o.idle, o.wake)
@@ -98,6 +97,7 @@ type relay struct {
 	gone    published // still to be deleted
 	swept   time.Time // when the last ones were deleted
 	held    holds
+	probed  bool          // something held, in the last step
 	changed bool          // what is told of them, since the lease has named it
 	row     []target      // held since the brokers have taken something
 	doubt   int           // whether it is their fault, of maxDoubt
@@ -121,19 +121,21 @@ func (s *stored) alone() Held {
 // step publishes one window and reports whether to look for more at once: what has been committed in
 // this process meanwhile wakes the relay, what has been in other replicas does not.
 func (r *relay) step(ctx context.Context) (more bool, err error) {
-	if h := r.due(time.Now()); h != nil { // one at a time, so that what flows gets its turn
-		if err := r.probe(ctx, h); err != nil {
-			return false, err
-		}
+	// A deletion and a probe may outlast the lease, so that nothing else follows in the same step.
+	due := r.due(time.Now())
+	if n := len(r.gone.ids); n >= fewRows || n > 0 && (due != nil || time.Since(r.swept) > r.sweepEvery) {
+		return true, r.sweep(ctx)
 	}
-	if n := len(r.gone.ids); n >= fewRows || n > 0 && time.Since(r.swept) > r.sweepEvery {
-		return true, r.sweep(ctx) // which may have outlasted the lease
+	if r.probed = due != nil && !r.probed; r.probed { // in turn with what flows
+		return true, r.probe(ctx, due)
 	}
 	where, args := without(r.db, r.held.all())
 	if len(r.gone.ids) > 0 {
 		cond, gone := r.gone.in(r.db, len(args)+1)
 		where, args = where+" and not ("+cond+")", append(args, gone...)
 	}
+	woken := r.woken
+	r.woken = false
 	window, full, err := r.read(ctx, where, args, r.limit)
 	if err != nil || len(window) == 0 {
 		return err == nil && r.again(ctx), err
@@ -149,7 +151,7 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	case r.limit < r.window:
 		r.limit = min(r.window, 2*r.limit)
 	}
-	return full || !clean || !r.woken, nil
+	return full || !clean || !woken, nil
 }
 
 // publish writes a window, and notes what was acknowledged.
@@ -209,11 +211,9 @@ func (r *relay) blame(ctx context.Context, window []stored, errs []error, late, 
 	}
 }
 
-// probe tries the first event of what is held back, alone.
+// probe tries the first event of what is held back, alone. Nothing is left to be deleted, or it
+// might be read once more.
 func (r *relay) probe(ctx context.Context, h *hold) error {
-	if err := r.sweep(ctx); err != nil { // or it may be read once more
-		return err
-	}
 	where, args := only(h.Held)
 	first, _, err := r.read(ctx, where, args, 1)
 	if err != nil {

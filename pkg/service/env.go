@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"reflect"
@@ -39,7 +40,7 @@ func Main[C any](name string, run func(ctx context.Context, cfg C) error) {
 func CollectLess() {
 	switch {
 	case os.Getenv("GOGC") != "":
-	case os.Getenv("GOMEMLIMIT") != "":
+	case debug.SetMemoryLimit(-1) != math.MaxInt64: // GOMEMLIMIT
 		debug.SetGCPercent(400)
 	default:
 		ballast = make([]byte, 24<<20)

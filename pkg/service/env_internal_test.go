@@ -1,6 +1,7 @@
 package service
 
 import (
+	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -26,20 +27,21 @@ func TestGiveBack(t *testing.T) {
 func TestCollectLess(t *testing.T) {
 	goal := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	for _, tc := range []struct {
-		name, gogc, limit string
-		percent           int
-		spare             uint64 // what may be allocated between two collections at least
+		name, gogc string
+		limit      int64
+		percent    int
+		spare      uint64 // what may be allocated between two collections at least
 	}{
-		{"as Go does where GOGC says so", "100", "", 100, 0},
-		{"in proportion where the memory is bounded", "", "512MiB", 400, 0},
-		{"a few dozen MB everywhere else", "", "", 100, 24 << 20},
+		{"as Go does where GOGC says so", "100", math.MaxInt64, 100, 0},
+		{"in proportion where the memory is bounded", "", 512 << 20, 400, 0},
+		{"a few dozen MB everywhere else", "", math.MaxInt64, 100, 24 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("GOGC", tc.gogc)
-			t.Setenv("GOMEMLIMIT", tc.limit)
-			before := debug.SetGCPercent(100)
+			limit, percent := debug.SetMemoryLimit(tc.limit), debug.SetGCPercent(100)
 			t.Cleanup(func() {
-				debug.SetGCPercent(before)
+				debug.SetMemoryLimit(limit)
+				debug.SetGCPercent(percent)
 				ballast = nil
 			})
 			CollectLess()
