@@ -87,7 +87,7 @@ kafka_wait() {
 	done
 }
 
-# kafka_stop: at once if it does not stop by itself within 15 seconds.
+# kafka_stop: at once if it does not stop by itself within 15 seconds. Its logs are gone then.
 kafka_stop() {
 	if [ -n "$kafka_pid" ]; then
 		kill "$kafka_pid" 2>/dev/null

@@ -30,8 +30,8 @@ type group struct {
 
 type groupMember struct {
 	*child
-	told   bool // it has handled something
-	killed bool
+	told   bool          // it has handled something
+	killed int64         // when; 0 if it was not
 	ended  chan struct{} // closed behind err
 	err    error
 }
@@ -88,7 +88,7 @@ func (g *group) stop(i int) error {
 }
 
 func (g *group) killOne(i int) error {
-	g.members[i].killed = true
+	g.members[i].killed = time.Now().UnixNano()
 	if err := g.members[i].cmd.Process.Kill(); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (g *group) endAll() (err error) {
 	for _, m := range g.members {
 		select {
 		case <-m.ended:
-			if !m.killed {
+			if m.killed == 0 {
 				err = errors.Join(err, m.err)
 			}
 		case <-time.After(stopPatience):
@@ -135,16 +135,21 @@ func (g *group) settled(ctx context.Context, since time.Time, members int) error
 	})
 }
 
-// handled waits until so many records have been. A member that was killed at a time may have committed
-// what it could not tell any more.
-func (g *group) handled(ctx context.Context, n int, killed int64) error {
+// handled waits until so many records have been. A member that was killed may have committed what it
+// could not tell any more.
+func (g *group) handled(ctx context.Context, n int) error {
+	var killed int64
+	for _, m := range g.members {
+		killed = max(killed, m.killed)
+	}
+	asks := killed != 0 && g.committed != nil
 	told, cancel := ctx, context.CancelFunc(func() {})
-	if g.committed != nil {
+	if asks {
 		told, cancel = context.WithTimeout(ctx, 10*time.Second)
 	}
 	defer cancel()
 	err := g.until(told, fmt.Sprintf("not all of %d records are handled", n), func() bool { return g.distinct == n })
-	if err == nil || g.committed == nil {
+	if err == nil || !asks {
 		return err
 	}
 	numbers, failed := g.committed(ctx)

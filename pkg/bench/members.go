@@ -86,9 +86,6 @@ func (u *upsetting) side(role string, heartbeat time.Duration, effects bool) run
 
 // upset tells what the upsets did.
 func (u *upsetting) upset(ctx context.Context, role string, told memberTold, committed func(context.Context) ([]int, error), w *watch) error {
-	if u.plan.short { // nobody is killed, who could not tell any more what is committed
-		committed = nil
-	}
 	g := &group{role: role, told: told, committed: committed, last: map[int]int64{}, keys: u.keys, calm: u.plan.calm}
 	w.start()
 	sent, begins, err := u.run(ctx, g)
@@ -148,7 +145,7 @@ func (u *upsetting) run(ctx context.Context, g *group) (sent []int64, begins []i
 	enough()
 	r := <-produced
 	if err = errors.Join(err, r.err); err == nil {
-		err = g.handled(ctx, len(r.sent), begins[len(begins)-1])
+		err = g.handled(ctx, len(r.sent))
 	}
 	return r.sent, begins, err
 }

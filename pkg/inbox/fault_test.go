@@ -31,7 +31,7 @@ import (
 func snapping(t *testing.T) (d *db.DB, snap *atomic.Bool) {
 	t.Helper()
 	snap = &atomic.Bool{}
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
+	return breaking(t, dbtest.Breaks{
 		Begin: func() error { snap.Store(false); return nil },
 		Statement: func(_ string, _ []driver.NamedValue, inTx bool) error {
 			if inTx && snap.Load() {
@@ -39,15 +39,25 @@ func snapping(t *testing.T) (d *db.DB, snap *atomic.Bool) {
 			}
 			return nil
 		},
-	}.Wrap})
+	}), snap
+}
+
+// breaking is a database with the tables of the tests, which fails as b says.
+func breaking(t *testing.T, b dbtest.Breaks) *db.DB {
+	t.Helper()
+	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: b.Wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = d.Close() })
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
 		t.Fatal(err)
 	}
-	return d, snap
+	return d
 }
 
 // Failures of the database between keys that work do not add up, until the worker rests for seconds.
@@ -55,24 +65,15 @@ func TestRun_forgets_a_failure_of_the_database_once_it_has_worked(t *testing.T) 
 	t.Parallel()
 	const keys = 12
 	var picks atomic.Int64
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
-		Statement: func(q string, _ []driver.NamedValue, _ bool) error {
-			if !strings.Contains(q, "due <= now_micros() order by due limit 1") {
-				return nil
-			}
-			if n := picks.Add(1); n%2 == 0 && n < 2*keys {
-				return errors.New("the disk is slow")
-			}
+	d := breaking(t, dbtest.Breaks{Statement: func(q string, _ []driver.NamedValue, _ bool) error {
+		if !strings.Contains(q, "due <= now_micros() order by due limit 1") {
 			return nil
-		},
-	}.Wrap})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
-		t.Fatal(err)
-	}
+		}
+		if n := picks.Add(1); n%2 == 0 && n < 2*keys {
+			return errors.New("the disk is slow")
+		}
+		return nil
+	}})
 	var book bytes.Buffer
 	r := newRigOn(t, d, inbox.Config{Workers: 1, Log: slog.New(slog.NewTextHandler(&book, nil))}).handlers()
 	for i := range keys {

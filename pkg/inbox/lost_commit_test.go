@@ -11,7 +11,6 @@ import (
 	"example.com/keyline/pkg/db/dbtest"
 	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/inbox"
-	"example.com/keyline/pkg/outbox"
 )
 
 // TestHandleSlow_lostCommit lets the answer to the commit of a slow effect's end be lost: the
@@ -130,24 +129,11 @@ func TestHandleSlow_lostCommit_of_its_taking(t *testing.T) {
 func losingRig(t *testing.T, cfg inbox.Config) (*rig, *atomic.Int64) {
 	t.Helper()
 	lose := &atomic.Int64{}
-	d, err := db.Open(db.Config{URL: dbtest.URL(t), Wrap: dbtest.Breaks{
-		Committed: func() error {
-			if lose.CompareAndSwap(1, 2) {
-				return errors.New("the connection broke")
-			}
-			return nil
-		},
-	}.Wrap})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
+	d := breaking(t, dbtest.Breaks{Committed: func() error {
+		if lose.CompareAndSwap(1, 2) {
+			return errors.New("the connection broke")
 		}
-	})
-	if err := d.Migrate(t.Context(), outbox.Migrations, inbox.Migrations, tables); err != nil {
-		t.Fatal(err)
-	}
+		return nil
+	}})
 	return newRigOn(t, d, cfg), lose
 }

@@ -25,7 +25,7 @@ func TestGiveBack(t *testing.T) {
 
 // Not parallel: it is about the whole process.
 func TestCollectLess(t *testing.T) {
-	goal := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	heap := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	for _, tc := range []struct {
 		name, gogc string
 		limit      int64
@@ -34,7 +34,7 @@ func TestCollectLess(t *testing.T) {
 	}{
 		{"as Go does where GOGC says so", "100", math.MaxInt64, 100, 0},
 		{"in proportion where the memory is bounded", "", 512 << 20, 400, 0},
-		{"a few dozen MB everywhere else", "", math.MaxInt64, 100, 24 << 20},
+		{"by 24 MB everywhere else", "", math.MaxInt64, 100, 24 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("GOGC", tc.gogc)
@@ -46,8 +46,8 @@ func TestCollectLess(t *testing.T) {
 			})
 			CollectLess()
 			runtime.GC()
-			metrics.Read(goal)
-			if spare := goal[0].Value.Uint64() - goal[1].Value.Uint64(); spare < tc.spare || tc.spare == 0 && ballast != nil {
+			metrics.Read(heap)
+			if spare := heap[0].Value.Uint64() - heap[1].Value.Uint64(); spare < tc.spare || tc.spare == 0 && ballast != nil {
 				t.Errorf("%d MiB may be allocated between two collections, the ballast has %d MiB", spare>>20, len(ballast)>>20)
 			}
 			if percent := debug.SetGCPercent(100); percent != tc.percent {
