@@ -35,11 +35,18 @@ func DecodeJSON(w http.ResponseWriter, r *http.Request, maxBytes int64, v any) e
 	if !utf8.Valid(body) {
 		return bad("", "the body is not valid UTF-8")
 	}
-	// The walk comes first: it bounds the depth, and knows where it is.
+	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
+		return bad("", "the body must be a JSON object")
+	}
+	err = json.Unmarshal(body, v)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) && !json.Valid(body) { // an UnmarshalJSON of v's may say the same of its part
+		return broken(body)
+	}
+	// What is not allowed at all comes before what is of the wrong type.
 	if err := walkJSON(body, reflect.TypeOf(v), -1); err != nil {
 		return err
 	}
-	err = json.Unmarshal(body, v)
 	var mismatch *json.UnmarshalTypeError
 	switch {
 	case err == nil:
@@ -76,19 +83,36 @@ const (
 type jsonWalk struct {
 	text   []byte
 	at     int
-	target int64 // stop with the path of the value that ends here; -1: check all
+	path   []step // to the value that it is at
+	target int64  // stop with the path of the value that ends here; -1: check all
 }
 
-// walkJSON checks what encoding/json would let pass. With a target it returns, as a
+// step leads from an object to a member, or from an array to an element.
+type step struct {
+	name  string
+	index int // of an element; -1 of a member
+}
+
+// walkJSON checks what encoding/json lets pass. With a target it returns, as a
 // problem, the path of the value that is there.
 func walkJSON(body []byte, t reflect.Type, target int64) error {
-	if first := bytes.TrimLeft(body, " \t\r\n"); len(first) == 0 || first[0] != '{' {
-		return bad("", "the body must be a JSON object")
+	return (&jsonWalk{text: body, path: make([]step, 0, 8), target: target}).value(t)
+}
+
+// bad is a problem of the value that it is at.
+func (w *jsonWalk) bad(detail string) error {
+	var path strings.Builder
+	for _, s := range w.path {
+		if s.index >= 0 {
+			fmt.Fprintf(&path, "[%d]", s.index)
+			continue
+		}
+		if path.Len() > 0 {
+			path.WriteByte('.')
+		}
+		path.WriteString(cut(s.name))
 	}
-	if !json.Valid(body) {
-		return broken(body)
-	}
-	return (&jsonWalk{text: body, target: target}).value(t, "", 0)
+	return bad(path.String(), detail)
 }
 
 // broken is what is wrong with a text that is no JSON object, or more than one.
@@ -185,62 +209,65 @@ func escaped(raw []byte) rune {
 	return rune(code)
 }
 
-func (w *jsonWalk) value(t reflect.Type, path string, depth int) error {
+func (w *jsonWalk) value(t reflect.Type) error {
 	raw := w.next()
 	nested := raw[0] == '{' || raw[0] == '['
 	switch {
 	case w.target >= 0 && int64(w.at) >= w.target:
-		return bad(path, "")
-	case nested && depth == maxDepth:
-		return bad(path, fmt.Sprintf("is nested more than %d levels deep", maxDepth))
+		return w.bad("")
+	case nested && len(w.path) == maxDepth:
+		return w.bad(fmt.Sprintf("is nested more than %d levels deep", maxDepth))
 	case raw[0] == '{':
-		return w.object(t, path, depth+1)
+		return w.object(t)
 	case raw[0] == '[':
-		return w.array(t, path, depth+1)
+		return w.array(t)
 	case bytes.IndexByte(raw, '\\') < 0: // none of what follows can be written otherwise
 		return nil
 	case strings.IndexByte(unquote(raw), 0) >= 0:
-		return bad(path, "must not contain a NUL character") // which a database would refuse
+		return w.bad("must not contain a NUL character") // which a database would refuse
 	case half(raw):
-		return bad(path, "must not contain half of a surrogate pair")
+		return w.bad("must not contain half of a surrogate pair")
 	}
 	return nil
 }
 
-func (w *jsonWalk) object(t reflect.Type, path string, depth int) error {
+func (w *jsonWalk) object(t reflect.Type) error {
 	member := members(t)
 	seen := map[string]bool{}
 	for w.peek() != '}' {
 		raw := w.next()
 		name := unquote(raw)
-		at := strings.TrimPrefix(path+"."+cut(name), ".")
 		typ, known := member(name)
+		w.path = append(w.path, step{name, -1})
 		switch {
 		case half(raw):
-			return bad(at, "must not contain half of a surrogate pair")
+			return w.bad("must not contain half of a surrogate pair")
 		case !known:
-			return bad(at, "unknown field")
+			return w.bad("unknown field")
 		case seen[name]:
-			return bad(at, "is there twice")
+			return w.bad("is there twice")
 		}
 		seen[name] = true
-		if err := w.value(typ, at, depth); err != nil {
+		if err := w.value(typ); err != nil {
 			return err
 		}
+		w.path = w.path[:len(w.path)-1]
 	}
 	w.next()
 	return nil
 }
 
-func (w *jsonWalk) array(t reflect.Type, path string, depth int) error {
+func (w *jsonWalk) array(t reflect.Type) error {
 	var element reflect.Type
 	if t = concrete(t); t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
 		element = t.Elem()
 	}
 	for i := 0; w.peek() != ']'; i++ {
-		if err := w.value(element, path+"["+strconv.Itoa(i)+"]", depth); err != nil {
+		w.path = append(w.path, step{index: i})
+		if err := w.value(element); err != nil {
 			return err
 		}
+		w.path = w.path[:len(w.path)-1]
 	}
 	w.next()
 	return nil
