@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -63,7 +62,7 @@ func (r *run) traced(routes http.Handler) http.Handler {
 // ready.
 func (r *run) answer(w *trackedWriter, req *http.Request, routes http.Handler) {
 	if sc := trace.SpanContextFromContext(req.Context()); sc.IsValid() {
-		w.Header().Set("traceresponse", fmt.Sprintf("00-%s-%s-%s", sc.TraceID(), sc.SpanID(), sc.TraceFlags()&trace.FlagsSampled))
+		w.Header().Set("traceresponse", "00-"+sc.TraceID().String()+"-"+sc.SpanID().String()+"-"+(sc.TraceFlags()&trace.FlagsSampled).String())
 	}
 	defer r.recovered(w, req)
 	if reason := r.notReady.Load(); reason != nil {

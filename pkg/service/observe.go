@@ -57,11 +57,7 @@ func (o *observer) start(ctx context.Context, req *http.Request) (context.Contex
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: client}))
 		}
 	}
-	ctx, span := o.tracer.Start(ctx, spanName(req), opts...)
-	if span.IsRecording() { // our sampler asks for no attributes, and most spans may be dropped
-		span.SetAttributes(requestAttrs(req)...)
-	}
-	return ctx, span
+	return o.tracer.Start(ctx, spanName(req), opts...) // our sampler asks for no attributes
 }
 
 // finish tells the span and the metrics what became of a request: its route, by the pattern
@@ -69,7 +65,7 @@ func (o *observer) start(ctx context.Context, req *http.Request) (context.Contex
 func (o *observer) finish(req *http.Request, span trace.Span, w *trackedWriter, read int64, took time.Duration) {
 	status, failure := outcome(w)
 	if span.IsRecording() {
-		a := make(attrs, 0, 5)
+		a := requestAttrs(req)
 		a.text(semconv.HTTPRouteKey, route(req))
 		a.number(semconv.HTTPResponseStatusCodeKey, status)
 		a.number(semconv.HTTPRequestBodySizeKey, int(read))
@@ -124,11 +120,11 @@ func (a *attrs) number(key attribute.Key, value int) {
 
 const scheme = "http" // our servers speak no other
 
-func requestAttrs(req *http.Request) []attribute.KeyValue {
+func requestAttrs(req *http.Request) attrs {
 	host, port := hostPort(req.Host)
 	peer, peerPort := hostPort(req.RemoteAddr)
 	client, _, _ := strings.Cut(req.Header.Get("X-Forwarded-For"), ",")
-	a := make(attrs, 0, 11)
+	a := make(attrs, 0, 16) // with those of the answer
 	a.text(semconv.HTTPRequestMethodKey, method(req))
 	if method(req) != req.Method {
 		a.text(semconv.HTTPRequestMethodOriginalKey, req.Method)
