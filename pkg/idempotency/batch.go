@@ -25,7 +25,7 @@ const (
 	maxBatch = 250
 	// linger makes batches larger, and with them what all services behind this one work on together.
 	linger = 10 * time.Millisecond
-	// patience bounds a request, which its client cannot end: it would end those of others.
+	// patience bounds a transaction, which no client can end: it would end the requests of others.
 	patience = 30 * time.Second
 )
 
@@ -53,10 +53,8 @@ type request[W any] struct {
 // Do answers a request: with what is stored under the key, or with answer, once work has been
 // written and the answer been stored beside it; replayed says which. refused, if it is not nil, is
 // why the request cannot be done, and the error unless an answer is stored. Other errors are as
-// those of [Keys.Do]. The end of ctx does not end it: that is half a minute at most.
+// those of [Keys.Do]. The end of ctx does not end it: that is half a minute for its transaction.
 func (b *Batch[W]) Do(ctx context.Context, key string, fingerprint []byte, work W, answer Answer, refused error) (a Answer, replayed bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
 	if refused != nil {
 		switch a, found, err := b.keys.find(ctx, key, fingerprint); {
 		case err != nil:
@@ -67,7 +65,7 @@ func (b *Batch[W]) Do(ctx context.Context, key string, fingerprint []byte, work 
 		return Answer{}, false, refused
 	}
 	r := &request[W]{key: key, fingerprint: fingerprint, work: work, first: answer}
-	if err := b.group.Do(ctx, r); err != nil {
+	if err := b.group.Do(context.WithoutCancel(ctx), r); err != nil {
 		return Answer{}, false, err
 	}
 	if r.err != nil {
@@ -78,6 +76,8 @@ func (b *Batch[W]) Do(ctx context.Context, key string, fingerprint []byte, work 
 
 // run answers requests in one transaction, or, if that fails, each in its own.
 func (b *Batch[W]) run(ctx context.Context, all []*request[W]) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if len(all) > 1 && b.keys.db.Once(ctx, func(ctx context.Context, tx *db.Tx) error { return b.do(ctx, tx, all, new(bool)) }) == nil {
 		return nil
 	}
@@ -97,11 +97,6 @@ func (b *Batch[W]) run(ctx context.Context, all []*request[W]) error {
 		})
 	}
 	wg.Wait()
-	for _, r := range all {
-		if r.err != nil && ctx.Err() != nil {
-			return ctx.Err() // that of one of them, which is no reason for the others
-		}
-	}
 	return nil
 }
 
