@@ -216,7 +216,7 @@ func (s *Service) measurePressure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lag, err := unanswered(ctx, s.db)
+	late, err := behind(ctx, s.db, s.limits.Lag)
 	if err != nil {
 		return err
 	}
@@ -224,8 +224,8 @@ func (s *Service) measurePressure(ctx context.Context) error {
 	switch {
 	case flowing.Oldest > s.limits.OutboxAge || all.Events > maxOutbox:
 		reason = new(fmt.Sprintf("%d events wait to be published, the oldest for %s", all.Events, all.Oldest.Round(time.Millisecond)))
-	case lag > s.limits.Lag && flowing.Oldest < stuckOutbox:
-		reason = new(fmt.Sprintf("inventory is %s behind", lag.Round(time.Millisecond)))
+	case late && flowing.Oldest < stuckOutbox:
+		reason = new(fmt.Sprintf("inventory is more than %s behind", s.limits.Lag))
 	}
 	s.pressure.Store(reason)
 	return nil

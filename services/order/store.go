@@ -167,16 +167,17 @@ func overdue(ctx context.Context, d *db.DB, tx *db.Tx, patience time.Duration) (
 	return o, nil
 }
 
-// unanswered is how far inventory is behind: how long the oldest order has waited of those
-// placed after the last one that was answered. An older one is stuck for a reason of its own,
-// which says nothing about the others. (Order IDs sort by time.)
-func unanswered(ctx context.Context, d *db.DB) (time.Duration, error) {
-	var age int64
-	err := d.QueryRow(ctx, `select now_micros() - pending_since from orders where status = 'pending' and order_id > coalesce(
-		(select order_id from orders where status in ('confirmed', 'rejected') order by order_id desc limit 1), '')
-		order by order_id limit 1`).Scan(&age)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, fmt.Errorf("find the oldest pending order: %w", err)
+// behind reports whether inventory is: no order has been answered that was placed after one that has
+// waited for so long. An order that waits while later ones are answered is stuck for a reason of its
+// own, which says nothing about the others. (Order IDs sort by time.) Mostly none has waited that long,
+// which the index tells at once.
+func behind(ctx context.Context, d *db.DB, lag time.Duration) (bool, error) {
+	var n int
+	err := d.QueryRow(ctx, `select count(*) from (select order_id from orders where status = 'pending' and pending_since <= now_micros() - $1
+		order by pending_since desc, order_id desc limit 1) as waits
+		where not exists (select 1 from orders where status in ('confirmed', 'rejected') and order_id > waits.order_id)`, lag.Microseconds()).Scan(&n)
+	if err != nil {
+		return false, fmt.Errorf("find an order that has waited for too long: %w", err)
 	}
-	return time.Duration(age) * time.Microsecond, nil
+	return n > 0, nil
 }
