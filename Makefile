@@ -71,6 +71,8 @@ FAULT = F[0-9]+|Pressure
 SEEDS = 100
 
 faults: ## every fault of the list in full, about an hour; FAULT=F12 only that one, SEED=7 the same moments again
+	@grep -qE 'Test($(FAULT))_' pkg/inbox/*_test.go services/all/*_test.go services/all/faults/*_test.go || { \
+		echo "make faults: no fault is called $(FAULT); all of them are in services/all/faults/README.md" >&2; exit 1; }
 	@table=$$PWD/services/all/faults/README.md; echo "every fault; the table is kept in services/all/faults/README.md"; \
 	KEYLINE_FAULTS=full KEYLINE_FAULTS_SEED=$(SEED) KEYLINE_FAULTS_TABLE=$$table \
 		go test -v -count=1 -p 1 -timeout 3h -run '^Test($(FAULT))_' ./pkg/inbox ./services/all ./services/all/faults || { \

@@ -23,8 +23,11 @@ import (
 // with a context that SIGINT or SIGTERM ends; a second signal ends the process at once. It
 // exits with 0 after a clean stop, with 1 when run failed, and with 2 when variables are
 // missing, malformed or make no sense (run's error is a [*ConfigError]), each with one line
-// on standard error.
+// on standard error. It takes no arguments but --help, which lists the variables.
 func Main[C any](name string, run func(ctx context.Context, cfg C) error) {
+	if len(os.Args) > 1 {
+		os.Exit(help[C](name, os.Args[1], os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
 	CollectLess()
@@ -131,20 +134,22 @@ func Parse[C any](environ map[string]string) (C, error) {
 
 // variable is one variable that a configuration reads.
 type variable struct {
-	name   string
-	expect string
-	typ    reflect.Type
+	name     string
+	expect   string
+	typ      reflect.Type
+	byItself string // what it is where it is not set
+	required bool
 }
 
 func variables(t reflect.Type, prefix string) []variable {
 	var all []variable
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+		name, options, _ := strings.Cut(f.Tag.Get("env"), ",")
 		switch {
 		case name == "-" || !f.IsExported():
 		case name != "":
-			all = append(all, variable{prefix + name, f.Tag.Get("expect"), f.Type})
+			all = append(all, variable{prefix + name, f.Tag.Get("expect"), f.Type, f.Tag.Get("envDefault"), strings.Contains(options, "required")})
 		case f.Type.Kind() == reflect.Struct:
 			all = append(all, variables(f.Type, prefix+f.Tag.Get("envPrefix"))...)
 		}

@@ -167,9 +167,9 @@ func TestMain(m *testing.M) {
 }
 
 // process runs the test binary as a service and returns what it prints.
-func process(t *testing.T, mode string) (cmd *exec.Cmd, stdout *bufio.Scanner, stderr *strings.Builder) {
+func process(t *testing.T, mode string, args ...string) (cmd *exec.Cmd, stdout *bufio.Scanner, stderr *strings.Builder) {
 	t.Helper()
-	cmd = exec.CommandContext(t.Context(), os.Args[0])
+	cmd = exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = []string{"TEST_SERVICE=" + mode, "GOCOVERDIR=" + t.TempDir()}
 	stderr = new(strings.Builder)
 	cmd.Stderr = stderr
@@ -233,15 +233,17 @@ func TestMain_process(t *testing.T) {
 	for _, tt := range []struct {
 		name, mode, stderr string
 		status             int
+		args               []string
 	}{
-		{"a failed run is one line and status 1", "fails", "demo: one; two\n", 1},
-		{"a variable that makes no sense is one line and status 2", "nonsense", "demo: PORT must be above 0\n", 2},
+		{"a failed run is one line and status 1", "fails", "demo: one; two\n", 1, nil},
+		{"a variable that makes no sense is one line and status 2", "nonsense", "demo: PORT must be above 0\n", 2, nil},
 		{"missing variables are one line and status 2", "misses",
-			"demo: KAFKA_BROKERS is missing (expected: host:port, separated by commas); DATABASE_URL is missing; all variables are listed in README.md\n", 2},
+			"demo: KAFKA_BROKERS is missing (expected: host:port, separated by commas); DATABASE_URL is missing; all variables are listed in README.md\n", 2, nil},
+		{"an argument is one line and status 2, and nothing runs", "hangs", "demo: unknown argument \"serve\"; it takes none, its settings are variables; next: demo --help\n", 2, []string{"serve"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cmd, _, stderr := process(t, tt.mode)
+			cmd, _, stderr := process(t, tt.mode, tt.args...)
 			err := cmd.Wait()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != tt.status {
