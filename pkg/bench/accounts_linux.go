@@ -58,6 +58,18 @@ func treeTime(pid int) time.Duration {
 	return sum
 }
 
+// stolenTime is what the host has given to other machines so far, while processors of this one had
+// something to do (proc_stat(5), steal).
+func stolenTime() time.Duration {
+	text, _ := os.ReadFile("/proc/stat")
+	fields := strings.Fields(string(text[:max(0, strings.IndexByte(string(text), '\n'))])) // cpu user nice system idle iowait irq softirq steal
+	if len(fields) < 9 {
+		return 0
+	}
+	n, _ := strconv.ParseInt(fields[8], 10, 64)
+	return time.Duration(n) * clockTick
+}
+
 // listener finds the process of this machine that listens at an address; 0 if there is none, or it
 // is not ours to see.
 func listener(addr string) (pid int) {

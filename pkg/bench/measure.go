@@ -52,7 +52,7 @@ type watch struct {
 	client        int  // the process that does the work; 0: this one
 	did           int  // operations, if not as many as asked for
 	began, ended  time.Time
-	busy, done    []time.Duration // of this process, of the client, and of each account
+	busy, done    []time.Duration // of this process, of the client, by other machines, and of each account
 	before, after runtime.MemStats
 
 	latencies []time.Duration // of the operations, if somebody has taken them
@@ -70,9 +70,9 @@ func (w *watch) stop() {
 	runtime.ReadMemStats(&w.after)
 }
 
-// times is what everybody has used of the processors so far.
+// times is what everybody has used of the processors so far, and what other machines on the same host have.
 func (w *watch) times() []time.Duration {
-	all := []time.Duration{cpuTime(), treeTime(w.client)}
+	all := []time.Duration{cpuTime(), treeTime(w.client), stolenTime()}
 	if w.rig != nil {
 		for _, a := range w.rig.accounts {
 			all = append(all, treeTime(a.pid))
@@ -82,10 +82,10 @@ func (w *watch) times() []time.Duration {
 }
 
 // sample is one run, per operation; wall and cpu in ns, the latter of the process that does the
-// work, driver of this one if another does, and others those of the rig's accounts.
+// work, driver of this one if another does, stolen what other machines took, and others those of the rig's accounts.
 type sample struct {
 	wall, cpu, allocs, bytes float64
-	driver                   float64
+	driver, stolen           float64
 	others                   [maxAccounts]float64
 
 	latency latency
@@ -105,14 +105,15 @@ func (w *watch) sample(n int) sample {
 		cpu:     float64(w.done[0]-w.busy[0]) / float64(n),
 		allocs:  float64(w.after.Mallocs-w.before.Mallocs) / float64(n),
 		bytes:   float64(w.after.TotalAlloc-w.before.TotalAlloc) / float64(n),
+		stolen:  float64(w.done[2]-w.busy[2]) / float64(n),
 		latency: percentiles(w.latencies), faults: w.faults, values: w.values,
 	}
 	if w.client != 0 { // whose allocations nobody counts
 		s.driver, s.cpu = s.cpu, float64(w.done[1]-w.busy[1])/float64(n)
 		s.allocs, s.bytes = 0, 0
 	}
-	for i := range w.done[2:] {
-		s.others[i] = float64(w.done[2+i]-w.busy[2+i]) / float64(n)
+	for i := range w.done[3:] {
+		s.others[i] = float64(w.done[3+i]-w.busy[3+i]) / float64(n)
 	}
 	return s
 }

@@ -76,7 +76,7 @@ func (r report) text(before *report) string {
 	b.WriteString("CPU us is the time of all processors for one operation, and behind it by process, without that of the driver: this program where another one does the work.")
 	b.WriteString("\nratio: how many times as fast ours is, the median of the rounds, each with its own ratio; spread: from the lowest round to the highest.")
 	b.WriteString("\ngate: what ours has to reach; moonshot: where it would end.")
-	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk.\n")
+	b.WriteString("\nbound by: each process's share of all processors while ours ran; what is idle waited, for answers or for the disk; what is stolen, other machines on the same host had.\n")
 	for _, name := range slices.Sorted(maps.Keys(r.Shops)) {
 		fmt.Fprintf(&b, "%s: %s.\n", name, r.Shops[name])
 	}

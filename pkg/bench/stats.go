@@ -43,6 +43,8 @@ type figure struct {
 	Faults  faults   `json:"faults,omitempty"`
 	// Others is ns of the processor in other processes, by the name of their account.
 	Others map[string]float64 `json:"others,omitempty"`
+	// Stolen is ns of the processor that other machines on the same host took.
+	Stolen float64 `json:"stolen,omitempty"`
 }
 
 // driver is the account of this process where another one does the work.
@@ -68,6 +70,7 @@ func medians(samples []sample, accounts []account) figure {
 		CPU:    of(func(s sample) float64 { return s.cpu }),
 		Allocs: of(func(s sample) float64 { return s.allocs }),
 		Bytes:  of(func(s sample) float64 { return s.bytes }),
+		Stolen: of(func(s sample) float64 { return s.stolen }),
 	}
 	f.Others = map[string]float64{}
 	for i, a := range accounts {
@@ -88,7 +91,7 @@ func medians(samples []sample, accounts []account) figure {
 	return f
 }
 
-// bound says how the processors' time was shared, in percent of all of them.
+// bound says how the processors' time was shared, in percent of all of them; what other machines took is told from one percent on.
 func (f figure) bound(processors int) string {
 	whole := 1e9 / f.Rate * float64(processors)
 	said := fmt.Sprintf("client %.0f", 100*f.CPU/whole)
@@ -96,6 +99,10 @@ func (f figure) bound(processors int) string {
 	for _, name := range slices.Sorted(maps.Keys(f.Others)) {
 		said += fmt.Sprintf(", %s %.0f", name, 100*f.Others[name]/whole)
 		idle -= f.Others[name]
+	}
+	if stolen := fmt.Sprintf("%.0f", 100*f.Stolen/whole); stolen != "0" {
+		said += ", stolen " + stolen
+		idle -= f.Stolen
 	}
 	return said + fmt.Sprintf(", idle %.0f %%", max(0, 100*idle/whole))
 }
@@ -122,7 +129,8 @@ func spread(v []float64) float64 {
 
 func mean(a, b sample) sample {
 	m := sample{wall: (a.wall + b.wall) / 2, cpu: (a.cpu + b.cpu) / 2, allocs: (a.allocs + b.allocs) / 2, bytes: (a.bytes + b.bytes) / 2}
-	m.driver, m.latency, m.faults, m.values = (a.driver+b.driver)/2, a.latency.and(b.latency), a.faults.and(b.faults), meanValues(a.values, b.values)
+	m.driver, m.stolen = (a.driver+b.driver)/2, (a.stolen+b.stolen)/2
+	m.latency, m.faults, m.values = a.latency.and(b.latency), a.faults.and(b.faults), meanValues(a.values, b.values)
 	for i := range m.others {
 		m.others[i] = (a.others[i] + b.others[i]) / 2
 	}

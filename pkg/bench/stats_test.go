@@ -81,9 +81,14 @@ func TestWork_rows(t *testing.T) {
 
 func TestFigure_bound(t *testing.T) {
 	t.Parallel()
-	f := figure{Rate: 1e6, CPU: 500, Others: map[string]float64{"broker": 300, "database": 800}} // of 2,000 ns
-	if got, want := f.bound(2), "client 25, broker 15, database 40, idle 20 %"; got != want {
-		t.Errorf("bound = %q, want %q", got, want)
+	for stolen, want := range map[float64]string{
+		9:   "client 25, broker 15, database 40, idle 20 %",
+		100: "client 25, broker 15, database 40, stolen 5, idle 15 %",
+	} {
+		f := figure{Rate: 1e6, CPU: 500, Others: map[string]float64{"broker": 300, "database": 800}, Stolen: stolen} // of 2,000 ns
+		if got := f.bound(2); got != want {
+			t.Errorf("bound = %q, want %q", got, want)
+		}
 	}
 }
 
