@@ -118,7 +118,7 @@ func TestPayloads(t *testing.T) {
 	}
 	for _, s := range schemas.Subjects() {
 		if !slices.Contains(have, s.Name) {
-			t.Errorf("%s is missing in payloads()", s.Name)
+			t.Errorf("%s is missing in payloads() of tail.go", s.Name)
 		}
 	}
 }

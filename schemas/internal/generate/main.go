@@ -33,6 +33,9 @@ func run(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
+	if err := wellMade(versions); err != nil {
+		return err
+	}
 	sums, err := freeze(filepath.Join(dir, "versions.sum"), versions)
 	if err != nil {
 		return err
@@ -170,6 +173,7 @@ func write(check bool, files map[string]string) error {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			return err
 		}
+		fmt.Println("schemas: wrote", filepath.Base(path))
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 		t.Parallel()
 		dir := folder(t)
 		writeFile(t, dir, "order/order_moved.v1.avsc", `{"type": "record", "name": "OrderMoved", "namespace": "shop.order", "doc": "It has moved.", "fields": [
-			{"name": "from", "type": {"type": "enum", "name": "Place", "symbols": ["UNKNOWN", "SHELF"], "default": "UNKNOWN"}, "doc": "Where it was"},
+			{"name": "from", "type": {"type": "enum", "name": "Place", "doc": "A place.", "symbols": ["UNKNOWN", "SHELF"], "default": "UNKNOWN"}, "doc": "Where it was"},
 			{"name": "to", "type": "Place", "doc": "Where it is"}]}`)
 		if err := run(dir, false); err != nil {
 			t.Fatal(err)
@@ -100,6 +100,31 @@ func TestRun(t *testing.T) {
 		if err := run(dir, true); err != nil {
 			t.Error(err)
 		}
+	})
+	t.Run("what has no doc, and a time that is none, are refused by field", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		writeFile(t, dir, "order/order_shipped.v1.avsc", `{"type": "record", "name": "OrderShipped", "namespace": "shop.order", "doc": "…", "fields": [
+			{"name": "order_id", "doc": "…", "type": "string"},
+			{"name": "carrier", "type": "string"},
+			{"name": "shipped_at", "doc": "…", "type": ["null", "long"], "default": null},
+			{"name": "parcels", "doc": "…", "type": {"type": "array", "items": {"type": "record", "name": "Parcel", "fields": [
+				{"name": "seen_at", "doc": "…", "type": {"type": "long"}},
+				{"name": "packed_at", "doc": "…", "type": {"type": "long", "logicalType": "timestamp-millis"}}
+			]}}}
+		]}`)
+		before := readFile(t, dir, "versions.sum")
+		err := run(dir, false)
+		fails(t, err, "order/order_shipped.v1.avsc: carrier: has no doc", "shipped_at: a time is", "Parcel: has no doc", "seen_at: a time is")
+		if n := strings.Count(err.Error(), "order_shipped"); n != 4 || readFile(t, dir, "versions.sum") != before {
+			t.Errorf("%d errors, want 4, and nothing frozen:\n%v", n, err)
+		}
+	})
+	t.Run("what is no JSON is refused by line", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t)
+		writeFile(t, dir, "order/order_shipped.v1.avsc", "{\n\t\"type\": \"record\",\n}\n")
+		fails(t, run(dir, false), "order/order_shipped.v1.avsc: line 3: invalid character '}'")
 	})
 	for _, tt := range []struct{ name, file, from, old, with, want string }{
 		{"a file that names no version", "order/order_shipped.avsc", "order/order_cancelled.v1.avsc", "", "", "<event>.v<number>.avsc"},
