@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -66,20 +67,27 @@ func (c Config) sasl() ([]kgo.Opt, error) {
 		}
 		return nil, nil
 	}
+	mechanism := mechanisms[c.SASLMechanism]
+	if mechanism == nil {
+		return nil, fmt.Errorf("KAFKA_SASL_MECHANISM is %q: it must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism)
+	}
 	if c.SASLUsername == "" {
 		return nil, errors.New("KAFKA_SASL_USERNAME is missing, but KAFKA_SASL_MECHANISM is set")
 	}
 	if c.SASLPassword == "" {
 		return nil, errors.New("KAFKA_SASL_PASSWORD is missing, but KAFKA_SASL_MECHANISM is set")
 	}
-	s := scram.Auth{User: c.SASLUsername, Pass: c.SASLPassword}
-	switch c.SASLMechanism {
-	case "PLAIN":
-		return []kgo.Opt{kgo.SASL(plain.Auth{User: c.SASLUsername, Pass: c.SASLPassword}.AsMechanism())}, nil
-	case "SCRAM-SHA-256":
-		return []kgo.Opt{kgo.SASL(s.AsSha256Mechanism())}, nil
-	case "SCRAM-SHA-512":
-		return []kgo.Opt{kgo.SASL(s.AsSha512Mechanism())}, nil
-	}
-	return nil, fmt.Errorf("KAFKA_SASL_MECHANISM is %q: it must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism)
+	return []kgo.Opt{kgo.SASL(mechanism(c.SASLUsername, c.SASLPassword))}, nil
+}
+
+var mechanisms = map[string]func(user, password string) sasl.Mechanism{
+	"PLAIN": func(user, password string) sasl.Mechanism {
+		return plain.Auth{User: user, Pass: password}.AsMechanism()
+	},
+	"SCRAM-SHA-256": func(user, password string) sasl.Mechanism {
+		return scram.Auth{User: user, Pass: password}.AsSha256Mechanism()
+	},
+	"SCRAM-SHA-512": func(user, password string) sasl.Mechanism {
+		return scram.Auth{User: user, Pass: password}.AsSha512Mechanism()
+	},
 }

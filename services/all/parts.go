@@ -81,6 +81,9 @@ func (p *parts) startKafka(cfg Config, log *slog.Logger) (id string, err error) 
 		topics = append(topics, embedded.Topic(t))
 	}
 	k, err := embedded.StartKafka(embedded.KafkaConfig{Dir: p.keep("kafka"), Port: cfg.KafkaPort, Topics: topics, Log: log})
+	if err != nil && cfg.KafkaPort != 0 {
+		return "", fmt.Errorf("KAFKA_PORT: %w", err)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -165,7 +168,9 @@ func (p *parts) forService(name string) map[string]string {
 			delete(environ, "DATABASE_URL_FILE")
 		}
 	}
-	environ["DATABASE_URL"] = databaseURL(environ["DATABASE_URL"], p.dir, name)
+	if environ["DATABASE_URL_FILE"] == "" { // else it cannot be read, which the service says
+		environ["DATABASE_URL"] = databaseURL(environ["DATABASE_URL"], p.dir, name)
+	}
 	if environ["LOG_LEVEL"] == "" {
 		environ["LOG_LEVEL"] = "warn" // three services at once would bury the banner
 	}
