@@ -28,7 +28,7 @@ PROGRAMS = order inventory email console
 # The images' leave SQLite out as well, since replicas would not share a file.
 IMAGE_TAGS = nosqlite,grpcnotrace,nopgxregisterdefaulttypes
 IMAGE_BUILD = CGO_ENABLED=0 GOOS=linux go build -tags $(IMAGE_TAGS) -trimpath -ldflags="-s -w"
-ARCH = $(shell docker version -f '{{.Server.Arch}}' 2>/dev/null || go env GOARCH)
+ARCH = $(or $(strip $(shell docker version -f '{{.Server.Arch}}' 2>/dev/null)),$(shell go env GOARCH))
 TAG = dev
 
 binary-%: # of one program, static, for the node
@@ -105,8 +105,8 @@ verify: ## generated files are current, schemas compatible with all earlier vers
 manifests: ## what deploy renders to: valid, restricted, and only the flows that are declared
 	@cd deploy/check && go test || { echo "make manifests: mend what is named above in deploy; the rules and their reasons: deploy/check" >&2; exit 1; }
 
-bench: ## B1 to B13 beside the raw client and the peers, about half an hour, kept in pkg/bench/results; QUICK=1 only tries it; .ci/real make bench for all of it
-	@cd pkg/bench && go build -buildvcs=false -o ../../bin/bench . && if test -n "$(QUICK)"; then go test . && ../../bin/bench -quick; else ../../bin/bench; fi || { \
+bench: ## B1 to B13 beside the raw client and the peers, about half an hour, kept in pkg/bench/results; QUICK=1 only tries it, ONLY=B1 measures one; .ci/real make bench for all of it
+	@cd pkg/bench && go build -buildvcs=false -o ../../bin/bench . && if test -n "$(QUICK)"; then go test . && ../../bin/bench -quick; else ../../bin/bench $(if $(ONLY),-only '$(ONLY)'); fi || { \
 		echo "make bench: next: cd pkg/bench && go vet . && go run . -quick" >&2; exit 1; }
 
 doctor: ## what make up needs: what is there, and the command that mends what is not

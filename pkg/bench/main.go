@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,7 +53,9 @@ func main() {
 		err = beChild(ctx, name)
 	} else {
 		flag.Parse()
-		err = o.run(ctx)
+		if err = o.check(flag.Args()); err == nil {
+			err = o.run(ctx)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -78,11 +81,26 @@ func (o options) plan() plan {
 	return p
 }
 
+// check refuses what would measure for half an hour something that nobody has asked for.
+func (o options) check(args []string) error {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	part, _, _ := strings.Cut(o.only, " ")
+	switch {
+	case len(args) > 0:
+		return fmt.Errorf("%.40q is no flag; next: go run . -only %s", args[0], names[0])
+	case o.rounds < 1:
+		return errors.New("-rounds is at least 1")
+	case o.only != "" && !slices.Contains(names, part):
+		return fmt.Errorf("-only %q is none of %s", o.only, strings.Join(names, ", "))
+	}
+	return nil
+}
+
 // run measures, prints and saves.
 func (o options) run(ctx context.Context) error {
-	if o.rounds < 1 {
-		return errors.New("-rounds is at least 1")
-	}
 	if err := checkSeams(); err != nil {
 		return err
 	}
