@@ -299,8 +299,10 @@ func TestRelay_publishes_nothing_behind_a_deletion_that_has_outlasted_its_lease(
 		t.Fatal(err)
 	}
 	c := newCodec(t, here)
-	tune := outbox.Tuning{Lease: 200 * time.Millisecond, Idle: time.Millisecond, SweepEvery: time.Millisecond}
-	one, other := outbox.New(here, c, outbox.Config{Source: "/test"}).Tune(tune), outbox.New(there, c, outbox.Config{Source: "/test"}).Tune(tune)
+	short := outbox.Tuning{Lease: 300 * time.Millisecond, Idle: time.Millisecond, SweepEvery: time.Millisecond}
+	long := short
+	long.Lease = 9 * short.Lease // while it is held up it renews none; ten times as long would be a clock that has jumped
+	one, other := outbox.New(here, c, outbox.Config{Source: "/test"}).Tune(short), outbox.New(there, c, outbox.Config{Source: "/test"}).Tune(long)
 	var w, onDuty wire
 	start(t, one, &w)
 	put(t, there, other, each(1, "first")...)

@@ -137,7 +137,7 @@ func start(tb testing.TB, o *outbox.Outbox, pub outbox.Publisher) (stop func()) 
 
 func eventually(tb testing.TB, what string, cond func() bool) {
 	tb.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute) // on a busy machine thousands of attempts take long
 	for !cond() {
 		select {
 		case <-deadline:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -147,7 +148,8 @@ func serveRoute(w http.ResponseWriter, req *http.Request, routes http.Handler) {
 		return
 	}
 	h, pattern := mux.Handler(req)
-	if pattern != "" {
+	clean := path.Clean(req.URL.Path)
+	if pattern != "" && (clean == req.URL.Path || clean+"/" == req.URL.Path) {
 		mux.ServeHTTP(w, req)
 		return
 	}

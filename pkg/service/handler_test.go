@@ -152,6 +152,7 @@ func TestService_refusals(t *testing.T) {
 		}{
 			{"GET", "/nowhere", 404, ""},
 			{"GET", "/v1//nowhere", 404, ""},
+			{"POST", "/v1//orders", 404, ""},
 			{"DELETE", "/v1/orders", 405, "POST"},
 			{"POST", "/livez", 404, ""},
 			{"GET", "/openapi.yaml", 404, ""},

@@ -2,8 +2,6 @@ package service
 
 import (
 	"bytes"
-	"cmp"
-	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,14 +12,14 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // DecodeJSON reads the request's body into v, a pointer to a struct. It takes exactly one
 // JSON object, of UTF-8, at most maxBytes long and 32 levels deep, whose fields v has in
-// that very spelling, each at most once and of the right type; a null counts as absent.
+// that very spelling, each at most once and of the right type; a null counts as absent, which a
+// field with the tag `required:"true"` must not be.
 // Every error is a [*Problem]: 400, 408 (the body did not come in time), 413 or 415 (it is
 // not application/json), with the path of the field. What v holds then is undefined.
 func DecodeJSON(w http.ResponseWriter, r *http.Request, maxBytes int64, v any) error {
@@ -232,28 +230,35 @@ func (w *jsonWalk) value(t reflect.Type) error {
 }
 
 func (w *jsonWalk) object(t reflect.Type) error {
-	member := members(t)
-	seen := map[string]bool{}
+	object := objectOf(t)
+	seen := map[string]bool{} // and whether it is more than a null
 	for w.peek() != '}' {
 		raw := w.next()
 		name := unquote(raw)
-		typ, known := member(name)
+		typ, known := object.member(name)
+		_, twice := seen[name]
 		w.path = append(w.path, step{name, -1})
 		switch {
 		case half(raw):
 			return w.bad("must not contain half of a surrogate pair")
 		case !known:
 			return w.bad("unknown field")
-		case seen[name]:
+		case twice:
 			return w.bad("is there twice")
 		}
-		seen[name] = true
+		seen[name] = w.peek() != 'n'
 		if err := w.value(typ); err != nil {
 			return err
 		}
 		w.path = w.path[:len(w.path)-1]
 	}
 	w.next()
+	for _, name := range object.required {
+		if !seen[name] && w.target < 0 {
+			w.path = append(w.path, step{name, -1})
+			return w.bad("is missing")
+		}
+	}
 	return nil
 }
 
@@ -273,74 +278,9 @@ func (w *jsonWalk) array(t reflect.Type) error {
 	return nil
 }
 
-// members tells the type of a member of an object of type t, nil for one that may be
-// anything, and whether there may be one of that name.
-func members(t reflect.Type) func(name string) (reflect.Type, bool) {
-	t = concrete(t)
-	switch {
-	case t != nil && t.Kind() == reflect.Map:
-		return func(string) (reflect.Type, bool) { return t.Elem(), true }
-	case t == nil || t.Kind() != reflect.Struct:
-		return func(string) (reflect.Type, bool) { return nil, true }
-	}
-	if known, ok := structs.Load(t); ok {
-		return known.(func(string) (reflect.Type, bool))
-	}
-	fields := map[string]reflect.Type{}
-	for _, f := range reflect.VisibleFields(t) {
-		tag := f.Tag.Get("json")
-		name, _, _ := strings.Cut(tag, ",")
-		if !f.IsExported() || tag == "-" || f.Anonymous && name == "" {
-			continue
-		}
-		fields[cmp.Or(name, f.Name)] = f.Type
-	}
-	member := func(name string) (reflect.Type, bool) {
-		typ, known := fields[name]
-		return typ, known
-	}
-	structs.Store(t, member)
-	return member
-}
-
-// structs has what members has found out of structs, by their types.
-var structs sync.Map
-
-var (
-	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
-	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
-
-// concrete is the type behind pointers; nil if it reads its JSON itself.
-func concrete(t reflect.Type) reflect.Type {
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t == nil || reflect.PointerTo(t).Implements(jsonUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler) {
-		return nil
-	}
-	return t
-}
-
 func cut(text string) string {
 	if len(text) <= maxEcho {
 		return text
 	}
 	return strings.ToValidUTF8(text[:maxEcho], "") + "…"
-}
-
-func typeName(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "a string"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Float32, reflect.Float64:
-		return "a number"
-	case reflect.Slice, reflect.Array:
-		return "an array"
-	case reflect.Struct, reflect.Map:
-		return "an object"
-	}
-	return fmt.Sprintf("a whole number of at most %d bits", t.Bits())
 }

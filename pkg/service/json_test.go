@@ -77,6 +77,36 @@ func TestDecodeJSON_acceptsText(t *testing.T) {
 	}
 }
 
+func TestDecodeJSON_wants_what_is_required(t *testing.T) {
+	t.Parallel()
+	type article struct {
+		SKU   string `json:"sku"`
+		Price int    `json:"price" required:"true"`
+	}
+	for body, field := range map[string]string{
+		`{"all":[{"sku":"a","price":0},{"sku":"b"}]}`:     "all[1].price",
+		`{"all":[{"sku":"a","price": null}]}`:             "all[0].price",
+		`{"all":[{}]}`:                                    "all[0].price",
+		`{"all":[{"price":0}], "more": {"k": {}}}`:        "more.k.price",
+		`{"all":[{"price":0}], "more": {"k": null}}`:      "",
+		`{"all":[], "more": {"k": {"price":-1}}}`:         "",
+		`{"all":null}`:                                    "",
+		`{"all":[{"sku":"a","sku":"b"}]}`:                 "all[0].sku", // what is there is told first
+		`{"all":[{"price":"1"}]}`:                         "all[0].price",
+		`{"all":[{"price":0},{"sku":1,"price":{"a":1}}]}`: "all[1].sku",
+	} {
+		var got struct {
+			All  []article          `json:"all"`
+			More map[string]article `json:"more"`
+		}
+		err := decode(strings.NewReader(body), "application/json", &got)
+		var problem *service.Problem
+		if field == "" && err != nil || field != "" && (!errors.As(err, &problem) || problem.Field != field || problem.Status != http.StatusBadRequest) {
+			t.Errorf("%s: %v, want a 400 about %q", body, err, field)
+		}
+	}
+}
+
 func TestDecodeJSON_refuses(t *testing.T) {
 	t.Parallel()
 	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }

@@ -126,6 +126,8 @@ func TestHTTP_place_refused(t *testing.T) {
 		{"lines that are none", "k", strings.Replace(body, `[{"sku":"tea","quantity":2,"unit_price_cents":450}]`, `"tea"`, 1), 400, "lines"},
 		{"a NUL", "k", line(`{"sku":"t\u0000a","quantity":1,"unit_price_cents":1}`), 400, "lines[0].sku"},
 		{"deep nesting", "k", line(strings.Repeat("[", 100) + strings.Repeat("]", 100)), 400, "lines[0]" + strings.Repeat("[0]", 30)},
+		{"no price", "k", line(`{"sku":"tea","quantity":1}`), 400, "lines[0].unit_price_cents"},
+		{"a price of null", "k", line(`{"sku":"tea","quantity":1,"unit_price_cents":null}`), 400, "lines[0].unit_price_cents"},
 		{"ten thousand lines", "k", line(many), 413, ""},
 		{"no lines", "k", line(``), 422, "lines"},
 		{"quantity zero", "k", line(`{"sku":"tea","quantity":0,"unit_price_cents":1}`), 422, "lines[0].quantity"},

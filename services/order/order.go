@@ -44,7 +44,7 @@ type Order struct {
 type Line struct {
 	SKU            string `json:"sku"`
 	Quantity       int    `json:"quantity"`
-	UnitPriceCents int64  `json:"unit_price_cents"`
+	UnitPriceCents int64  `json:"unit_price_cents" required:"true"` // 0 is a price
 }
 
 // Step is one thing that happened to an order.

@@ -119,8 +119,9 @@ func (o options) one(ctx context.Context, seed uint64, run string, keep bool) re
 	r, log := o.file(seed, run+"json"), o.file(seed, run+"log")
 	cmd := exec.CommandContext(ctx, o.bin, "-test.run", "^TestSimulation$", "-test.timeout", o.limit.String(),
 		"-seed", strconv.FormatUint(seed, 10), "-report", r, "-events", log, "-only", o.only)
-	// What makes a run repeat itself: one processor, no collector, no preemption.
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=2GiB", "GODEBUG=asyncpreemptoff=1")
+	// What makes a run repeat itself: one processor, no collector, no preemption, and the same environment
+	// for everybody: how many variables there are has a say in the course.
+	cmd.Env = []string{"TMPDIR=" + os.TempDir(), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=2GiB", "GODEBUG=asyncpreemptoff=1"}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	failed := execute(cmd, seed)
