@@ -24,6 +24,7 @@ type GroupCommit[T any] struct {
 	waiting []*member[T]
 	linger  lingering
 	enough  chan struct{} // is closed when nobody else is to be waited for; nil if none lingers
+	first   int           // the size of the one that lingers
 }
 
 // member is one caller's part.
@@ -75,7 +76,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	g.linger.come(g.here)
 	if g.running > 0 {
 		g.waiting = append(g.waiting, m)
-		if g.enough != nil && (g.sizeOf(g.waiting...) >= smallGroup || g.linger.enough(1+len(g.waiting))) {
+		if g.enough != nil && (g.first+g.sizeOf(g.waiting...) > smallGroup || g.linger.enough(1+len(g.waiting))) {
 			close(g.enough)
 			g.enough = nil
 		}
@@ -89,6 +90,7 @@ func (g *GroupCommit[T]) join(m *member[T]) error {
 	}
 	defer g.next()
 	if rest := g.linger.rest(m.came, 1+len(g.waiting), g.sizeOf(m)+g.sizeOf(g.waiting...)); rest > 0 {
+		g.first = g.size(m.one)
 		g.lingers(m.ctx, rest)
 	}
 	if err := m.ctx.Err(); err != nil {

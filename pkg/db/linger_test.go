@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -160,6 +161,63 @@ func TestGroupCommit_who_was_there_before_a_pause_is_forgotten(t *testing.T) {
 		if longest := slices.Max(c.took); longest > 2*time.Millisecond {
 			t.Errorf("one took %v", longest)
 		}
+	})
+}
+
+// lingering is a group of which the next one lingers, since as many as crowd have been there at once.
+func lingering(t *testing.T, linger time.Duration, crowd int) (*db.GroupCommit[int], *groups) {
+	t.Helper()
+	var got groups
+	g := db.NewGroupCommit(linger, 100, func(n int) int { return n }, got.run)
+	var wg sync.WaitGroup
+	for range crowd {
+		wg.Go(func() { _ = g.Do(t.Context(), 1) })
+	}
+	wg.Wait()
+	took(t, g, 1) // a small group
+	return g, &got
+}
+
+func TestGroupCommit_nobody_lingers_any_more_when(t *testing.T) {
+	t.Parallel()
+	t.Run("all are there", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := newCallers(10 * time.Millisecond).group // whose groups take 2 ms
+			begun := time.Now()
+			atOnce(t, g, 8)
+			if took := time.Since(begun); took > 4*time.Millisecond {
+				t.Errorf("they took %v", took)
+			}
+		})
+	})
+	t.Run("they are a small group no more", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g, got := lingering(t, 10*time.Millisecond, 12)
+			var wg sync.WaitGroup
+			begun := time.Now()
+			for _, size := range []int{5, 12} {
+				wg.Go(func() { _ = g.Do(t.Context(), size) })
+				synctest.Wait()
+			}
+			wg.Wait()
+			if took := time.Since(begun); took > time.Millisecond {
+				t.Errorf("they took %v, in %v", took, got.all)
+			}
+		})
+	})
+	t.Run("he leaves", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g, _ := lingering(t, 10*time.Millisecond, 8)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			begun := time.Now()
+			if err := g.Do(ctx, 1); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > time.Millisecond {
+				t.Errorf("%v after %v", err, time.Since(begun))
+			}
+		})
 	})
 }
 
