@@ -53,7 +53,8 @@ type request[W any] struct {
 // Do answers a request: with what is stored under the key, or with answer, once work has been
 // written and the answer been stored beside it; replayed says which. refused, if it is not nil, is
 // why the request cannot be done, and the error unless an answer is stored. Other errors are as
-// those of [Keys.Do]. The end of ctx does not end it: that is half a minute for its transaction.
+// those of [Keys.Do]. The end of ctx ends the look-up of one that is refused only: a transaction has half a
+// minute, whoever leaves.
 func (b *Batch[W]) Do(ctx context.Context, key string, fingerprint []byte, work W, answer Answer, refused error) (a Answer, replayed bool, err error) {
 	if refused != nil {
 		switch a, found, err := b.keys.find(ctx, key, fingerprint); {

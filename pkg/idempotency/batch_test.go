@@ -272,3 +272,20 @@ func TestBatch(t *testing.T) {
 		}
 	})
 }
+
+// No client can end a transaction that it shares, so that it ends by itself.
+func TestBatch_a_transaction_has_half_a_minute(t *testing.T) {
+	t.Parallel()
+	var left time.Duration
+	b := idempotency.NewBatch(idempotency.New(dbtest.Open(t, idempotency.Migrations, tables), time.Hour), func(ctx context.Context, _ *db.Tx, _ []int64) error {
+		until, _ := ctx.Deadline()
+		left = time.Until(until)
+		return nil
+	})
+	if _, _, err := b.Do(t.Context(), "k", []byte("print"), 1, answerOf(1), nil); err != nil {
+		t.Fatal(err)
+	}
+	if left <= 0 || left > 30*time.Second {
+		t.Errorf("%v are left, want at most 30 s", left)
+	}
+}

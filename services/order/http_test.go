@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"example.com/keyline/pkg/event"
 	"example.com/keyline/pkg/eventtest"
 	"example.com/keyline/services/order"
 )
@@ -215,22 +217,41 @@ func TestHTTP_overload(t *testing.T) {
 			}
 		})
 	}
-	t.Run("an order that is stuck alone is no sign of overload", func(t *testing.T) {
-		t.Parallel()
-		r := newRig(t)
-		r.Service = r.replica(func(p *order.Parts) { p.Limits = order.Limits{OutboxAge: time.Hour, Lag: 1} })
-		r.serve()
-		r.post(body)
-		r.answer(reserved(r.post(body)), "answer-1")
-		r.exec(published)
+	for name, answered := range map[string]func(id string) event.Payload{"confirmed": reserved, "rejected": rejected} {
+		t.Run("an order that is stuck while another is "+name+" is no sign of overload", func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.Service = r.replica(func(p *order.Parts) { p.Limits = order.Limits{OutboxAge: time.Hour, Lag: 1} })
+			r.serve()
+			r.post(body)
+			r.answer(answered(r.post(body)), "answer-1")
+			r.exec(published)
+			r.measure()
+			r.post(body)
+			r.exec(published)
+			r.measure()
+			if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k"); a.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("POST = %s, want 503: the newest order waits too", a)
+			}
+		})
+	}
+}
+
+// An hour is the limit, and the order has waited for less, half an hour, and more.
+func TestHTTP_overload_is_told_by_how_long_an_order_has_waited(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.Service = r.replica(func(p *order.Parts) { p.Limits = order.Limits{OutboxAge: time.Hour, Lag: time.Hour} })
+	r.serve()
+	r.post(body)
+	for i, want := range []int{http.StatusAccepted, http.StatusAccepted, http.StatusServiceUnavailable} {
+		r.exec(`delete from outbox`)
 		r.measure()
-		r.post(body)
-		r.exec(published)
-		r.measure()
-		if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", "k"); a.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("POST = %s, want 503: the newest order waits too", a)
+		if a := r.do("POST", "/v1/orders", body, "Idempotency-Key", strconv.Itoa(i)); a.StatusCode != want {
+			t.Errorf("after %d half hours POST = %s, want %d", i, a, want)
 		}
-	})
+		r.exec(`update orders set pending_since = pending_since - 1800000000`)
+	}
 }
 
 func (r *rig) measure() {
