@@ -154,6 +154,7 @@ func TestDecodeJSON_refuses(t *testing.T) {
 		{"33 levels", `{"any":` + nested(32) + `}`, 400, "any" + strings.Repeat("[0]", 31), "levels deep"},
 		{"a million levels", `{"any":` + nested(450) + `}`, 400, "any" + strings.Repeat("[0]", 31), "levels deep"},
 		{"a long body", `{"note":"` + strings.Repeat("x", 1000) + `"}`, 413, "", "longer than 1000 bytes"},
+		{"an unknown field behind one of the wrong type", `{"paid":1,"colour":1}`, 400, "colour", "unknown field"},
 		{"a long name, cut short", `{"` + strings.Repeat("é", 400) + `":1}`, 400, strings.Repeat("é", 64) + "…", "unknown field"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
