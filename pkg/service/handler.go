@@ -148,8 +148,8 @@ func serveRoute(w http.ResponseWriter, req *http.Request, routes http.Handler) {
 		return
 	}
 	h, pattern := mux.Handler(req)
-	clean := path.Clean(req.URL.Path)
-	if pattern != "" && (clean == req.URL.Path || clean+"/" == req.URL.Path) {
+	asked := req.URL.EscapedPath()
+	if clean := path.Clean(asked); pattern != "" && (clean == asked || clean+"/" == asked) {
 		mux.ServeHTTP(w, req)
 		return
 	}

@@ -72,7 +72,7 @@ func badOrders() []refusal {
 		{"a currency that is none", with(`"lines"`, `"currency":"euro","lines"`), unprocessable, "currency"},
 		{"no lines", with(`{"sku":"tea","quantity":1,"unit_price_cents":450}`, ``), unprocessable, "lines"},
 		{"101 lines", manyLines(101, `,"quantity":1,"unit_price_cents":1`), unprocessable, "lines"},
-		{"10,000 short lines", manyLines(10_000, ``), append(unprocessable, 413), "lines"},
+		{"5,000 short lines", manyLines(5_000, `,"unit_price_cents":1`), unprocessable, "lines"},
 		{"10,000 lines", manyLines(10_000, `,"quantity":1,"unit_price_cents":1`), tooLarge, ""},
 		{"a huge body", with(`"ada"`, `"`+strings.Repeat("a", 1<<20)+`"`), tooLarge, ""},
 		{"a SKU twice", with(`}]`, `},{"sku":"tea","quantity":1,"unit_price_cents":450}]`), unprocessable, "lines[1].sku"},
