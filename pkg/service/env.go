@@ -134,11 +134,11 @@ func Parse[C any](environ map[string]string) (C, error) {
 
 // variable is one variable that a configuration reads.
 type variable struct {
-	name     string
-	expect   string
-	typ      reflect.Type
-	byItself string // what it is where it is not set
-	required bool
+	name         string
+	expect       string
+	typ          reflect.Type
+	defaultValue string
+	required     bool
 }
 
 func variables(t reflect.Type, prefix string) []variable {

@@ -29,8 +29,8 @@ func help[C any](name, arg string, stdout, stderr io.Writer) (status int) {
 		switch {
 		case v.required:
 			text += ", required"
-		case v.byItself != "":
-			text += "=" + v.byItself
+		case v.defaultValue != "":
+			text += "=" + v.defaultValue
 		}
 		fmt.Fprintf(stdout, "  %s%s\n", text, v.hint())
 	}

@@ -254,7 +254,7 @@ func (w *jsonWalk) object(t reflect.Type) error {
 	}
 	w.next()
 	for _, name := range object.required {
-		if !seen[name] && w.target < 0 {
+		if !seen[name] {
 			w.path = append(w.path, step{name, -1})
 			return w.bad("is missing")
 		}

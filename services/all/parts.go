@@ -81,10 +81,10 @@ func (p *parts) startKafka(cfg Config, log *slog.Logger) (id string, err error) 
 		topics = append(topics, embedded.Topic(t))
 	}
 	k, err := embedded.StartKafka(embedded.KafkaConfig{Dir: p.keep("kafka"), Port: cfg.KafkaPort, Topics: topics, Log: log})
-	if err != nil && cfg.KafkaPort != 0 {
-		return "", fmt.Errorf("KAFKA_PORT: %w", err)
-	}
 	if err != nil {
+		if cfg.KafkaPort != 0 {
+			err = fmt.Errorf("KAFKA_PORT: %w", err)
+		}
 		return "", err
 	}
 	p.closers = append(p.closers, k.Close)

@@ -170,8 +170,7 @@ func overdue(ctx context.Context, d *db.DB, tx *db.Tx, patience time.Duration) (
 // behind reports whether inventory is: no order has been answered that was placed after one that has
 // waited for so long. An order that waits while later ones are answered is stuck for a reason of its
 // own, which says nothing about the others. (Order IDs sort by time, of the replicas' clocks: where these
-// differ it may be noticed as much later.) Mostly none has waited that long,
-// which the index tells at once.
+// differ it may be noticed as much later.) Mostly none has waited that long, which the index tells at once.
 func behind(ctx context.Context, d *db.DB, lag time.Duration) (bool, error) {
 	var n int
 	err := d.QueryRow(ctx, `select count(*) from (select order_id from orders where status = 'pending' and pending_since <= now_micros() - $1

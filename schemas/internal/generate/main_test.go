@@ -106,7 +106,7 @@ func TestRun(t *testing.T) {
 		dir := folder(t)
 		writeFile(t, dir, "order/order_shipped.v1.avsc", `{"type": "record", "name": "OrderShipped", "namespace": "shop.order", "doc": "…", "fields": [
 			{"name": "order_id", "doc": "…", "type": "string"},
-			{"name": "carrier", "type": "string"},
+			{"name": "carrier", "type": "string", "doc": ""},
 			{"name": "shipped_at", "doc": "…", "type": ["null", "long"], "default": null},
 			{"name": "parcels", "doc": "…", "type": {"type": "array", "items": {"type": "record", "name": "Parcel", "fields": [
 				{"name": "seen_at", "doc": "…", "type": {"type": "long"}},

@@ -38,14 +38,14 @@ func ruled(schema any, field string, broken func(at, rule string)) {
 			ruled(branch, field, broken)
 		}
 	case map[string]any:
-		if name, ok := s["name"].(string); ok && s["doc"] == nil {
+		if name, ok := s["name"].(string); ok && !documented(s) {
 			broken(name, "has no doc")
 		}
 		fields, _ := s["fields"].([]any)
 		for _, f := range fields {
 			f, _ := f.(map[string]any)
 			name, _ := f["name"].(string)
-			if f["doc"] == nil {
+			if !documented(f) {
 				broken(name, "has no doc")
 			}
 			ruled(f["type"], name, broken)
@@ -56,4 +56,9 @@ func ruled(schema any, field string, broken func(at, rule string)) {
 		ruled(s["items"], field, broken)
 		ruled(s["values"], field, broken)
 	}
+}
+
+func documented(declared map[string]any) bool {
+	doc, _ := declared["doc"].(string)
+	return doc != ""
 }
